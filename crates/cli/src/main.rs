@@ -1,0 +1,2 @@
+//! The `muniment` command.
+fn main() {}

@@ -1,0 +1,29 @@
+//! What the system does with records: takes them in, commits them in groups, moves them to Parquet, answers questions, proves and verifies.
+
+mod commit;
+mod error;
+pub mod evidence;
+mod heads;
+pub mod history;
+mod ingest;
+mod keys;
+mod maintain;
+pub mod metrics;
+mod prepare;
+mod publish;
+pub mod query;
+mod source;
+
+mod engine;
+
+pub use engine::{Engine, EngineConfig};
+pub use error::{EngineError, Result};
+pub use ingest::{IngestRequest, Limits, Receipt};
+pub use source::{FileIngest, Progress};
+
+/// Now, in microseconds UTC. The one place where the product reads the clock.
+#[expect(clippy::disallowed_methods, reason = "the clock is read here and handed on")]
+pub fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,209 @@
+//! SQL over the logs and registers, read-only by construction and within limits of memory, time and rows.
+
+pub mod output;
+mod session;
+mod statement;
+
+use crate::error::{EngineError, Result};
+use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
+use datafusion::common::{DataFusionError, ScalarValue};
+use datafusion::execution::SendableRecordBatchStream;
+use futures::stream::BoxStream;
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
+use muniment_store::Store;
+use session::Session;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+/// Stack of the thread that plans a query. Planning recurses over the statement, whose depth is limited, with large frames.
+const PLANNER_STACK_BYTES: usize = 64 << 20;
+
+/// What one query may use.
+#[derive(Clone, Copy, Debug)]
+pub struct QueryLimits {
+    /// Bytes that the operators of a query may hold. Nothing is spilled to disk.
+    pub memory_bytes: usize,
+    /// Time from the start to the last row.
+    pub time: Duration,
+    /// Rows of a result.
+    pub rows: u64,
+    /// Partitions that run in parallel: the number of cores. Four times as many queries may run at once; others wait.
+    pub partitions: usize,
+}
+
+impl Default for QueryLimits {
+    fn default() -> Self {
+        let partitions = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { memory_bytes: 256 << 20, time: Duration::from_secs(60), rows: 1_000_000, partitions }
+    }
+}
+
+/// Answers SQL from a store. Cheap to clone; clones share their caches and limits.
+#[derive(Clone, Debug)]
+pub struct QueryEngine {
+    store: Arc<Store>,
+    session: Arc<Session>,
+    limits: QueryLimits,
+    running: Arc<Semaphore>,
+}
+
+impl QueryEngine {
+    /// An engine over this store.
+    ///
+    /// # Errors
+    /// If the tables can't be set up, which would be a defect of the schema.
+    pub fn new(store: Arc<Store>, limits: QueryLimits) -> Result<Self> {
+        let session = Session::new(&store, &limits).map_err(|error| EngineError::Query(Box::new(error)))?;
+        let running = Arc::new(Semaphore::new(4 * limits.partitions.max(1)));
+        Ok(Self { store, session: Arc::new(session), limits, running })
+    }
+
+    /// The store it reads.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// The limits of each query.
+    pub fn limits(&self) -> &QueryLimits {
+        &self.limits
+    }
+
+    /// Starts a query; `parameters` are the values of `$1`, `$2` and so on, see [`parameter`]. Dropping the stream stops the query.
+    ///
+    /// # Errors
+    /// [`EngineError::Parameter`] if the text is not one reading statement, [`EngineError::Query`] if it is not valid, [`EngineError::QueryLimit`]
+    /// at a limit (also from the stream), [`EngineError::Busy`] if too many queries are running.
+    pub async fn sql(&self, text: &str, parameters: Vec<ScalarValue>) -> Result<QueryStream> {
+        let deadline = Instant::now() + self.limits.time;
+        let permit = timeout_at(deadline, self.running.clone().acquire_owned()).await;
+        let busy = EngineError::Busy { reason: "too many queries at once", retry_after: 1 };
+        let Ok(Ok(permit)) = permit else { return Err(busy) };
+        let stream = timeout_at(deadline, self.plan(text, parameters)).await.map_err(|_| self.too_slow())??;
+        Ok(self.limited(stream, deadline, permit))
+    }
+
+    /// Runs a query to its end.
+    ///
+    /// # Errors
+    /// As [`QueryEngine::sql`].
+    pub async fn collect(&self, text: &str, parameters: Vec<ScalarValue>) -> Result<Vec<RecordBatch>> {
+        self.sql(text, parameters).await?.try_collect().await
+    }
+
+    /// Plans on a thread of its own, whose stack is large enough for the deepest statement, and which does not keep other tasks waiting.
+    async fn plan(&self, text: &str, parameters: Vec<ScalarValue>) -> Result<SendableRecordBatchStream> {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let (runtime, session, text) = (tokio::runtime::Handle::current(), self.session.clone(), text.to_owned());
+        std::thread::Builder::new()
+            .name("query-planner".to_owned())
+            .stack_size(PLANNER_STACK_BYTES)
+            .spawn(move || {
+                let planned = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(session.start(&text, parameters))));
+                let _ = sender.send(planned.unwrap_or_else(|_| Err(panicked())));
+            })
+            .map_err(EngineError::file("starting", "query-planner"))?;
+        let planned = receiver.await.unwrap_or_else(|_| Err(panicked()));
+        planned.map_err(|error| self.told(error))
+    }
+
+    fn limited(&self, stream: SendableRecordBatchStream, deadline: Instant, permit: OwnedSemaphorePermit) -> QueryStream {
+        let schema = stream.schema();
+        let running = Running { stream, engine: self.clone(), deadline, rows: 0, _permit: permit };
+        let batches = futures::stream::try_unfold(running, |mut running| async move {
+            let batch = running.next().await?;
+            Ok(batch.map(|batch| (batch, running)))
+        });
+        QueryStream { schema, stream: batches.boxed() }
+    }
+
+    fn too_slow(&self) -> EngineError {
+        EngineError::QueryLimit(format!("it ran longer than {} s", self.limits.time.as_secs_f64()))
+    }
+
+    /// An error with running out of memory told apart.
+    fn told(&self, error: EngineError) -> EngineError {
+        match error {
+            EngineError::Query(error) if matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) => {
+                EngineError::QueryLimit(format!("it needs more than {} bytes of memory", self.limits.memory_bytes))
+            }
+            error => error,
+        }
+    }
+}
+
+struct Running {
+    stream: SendableRecordBatchStream,
+    engine: QueryEngine,
+    deadline: Instant,
+    rows: u64,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Running {
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        let next = AssertUnwindSafe(self.stream.next()).catch_unwind();
+        let next = timeout_at(self.deadline, next).await.map_err(|_| self.engine.too_slow())?;
+        let Some(batch) = next.map_err(|_| panicked())? else { return Ok(None) };
+        let batch = batch.map_err(|error| self.engine.told(EngineError::Query(Box::new(error))))?;
+        self.rows += batch.num_rows() as u64;
+        let limit = self.engine.limits.rows;
+        if self.rows > limit {
+            return Err(EngineError::QueryLimit(format!("its result has more than {limit} rows; add a LIMIT or a narrower condition")));
+        }
+        Ok(Some(batch))
+    }
+}
+
+fn panicked() -> EngineError {
+    EngineError::Query(Box::new(DataFusionError::Internal("a query failed in an unforeseen way".to_owned())))
+}
+
+/// The rows of a query as they come.
+pub struct QueryStream {
+    /// Columns of every batch.
+    pub schema: SchemaRef,
+    /// The batches. Ends after its first error.
+    pub stream: BoxStream<'static, Result<RecordBatch>>,
+}
+
+impl std::fmt::Debug for QueryStream {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("QueryStream").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+impl Stream for QueryStream {
+    type Item = Result<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.stream.poll_next_unpin(context)
+    }
+}
+
+/// A JSON value as a parameter of a query: null, a truth value, a number or a text.
+///
+/// # Errors
+/// [`EngineError::Parameter`] for an array or an object.
+pub fn parameter(value: &serde_json::Value) -> Result<ScalarValue> {
+    use serde_json::Value;
+    Ok(match value {
+        Value::Null => ScalarValue::Null,
+        Value::Bool(value) => ScalarValue::from(*value),
+        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(whole), _) => ScalarValue::from(whole),
+            (None, Some(whole)) => ScalarValue::from(whole),
+            (None, None) => ScalarValue::Float64(number.as_f64()),
+        },
+        Value::String(text) => ScalarValue::Utf8View(Some(text.clone())),
+        Value::Array(_) | Value::Object(_) => {
+            let reason = "a parameter is null, true, false, a number or a text".to_owned();
+            return Err(EngineError::Parameter { name: "parameters", reason });
+        }
+    })
+}

@@ -1,0 +1,120 @@
+//! What all queries share: the tables, the functions, the settings and the caches of the query planner.
+
+use super::{QueryLimits, statement};
+use crate::error::{EngineError, Result};
+use datafusion::catalog::SchemaProvider;
+use datafusion::catalog::memory::{MemoryCatalogProvider, MemorySchemaProvider};
+use datafusion::common::{DataFusionError, ScalarValue};
+use datafusion::execution::context::SQLOptions;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::GreedyMemoryPool;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::execute_stream;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use muniment_store::Store;
+use muniment_store::tables::{LogTable, OBJECTS_URL, RegisterTable};
+use std::sync::Arc;
+
+const CATALOG: &str = "muniment";
+/// The schema that holds every table, and that a name without a schema means.
+const SCHEMA: &str = "audit";
+/// Rows of a batch between operators.
+const BATCH_ROWS: usize = 8192;
+/// Footers and page indexes of Parquet files kept in memory.
+const METADATA_CACHE_BYTES: usize = 64 << 20;
+/// Functions that make a value of any size from a few bytes, outside the memory that is counted.
+const LEFT_OUT: [&str; 7] = ["array_repeat", "array_resize", "generate_series", "lpad", "range", "repeat", "rpad"];
+
+pub(super) struct Session {
+    state: SessionState,
+    runtime: Arc<RuntimeEnv>,
+    memory_bytes: usize,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Session").finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    pub(super) fn new(store: &Arc<Store>, limits: &QueryLimits) -> Result<Self, DataFusionError> {
+        let runtime = runtime(store)?;
+        let state = SessionStateBuilder::new_with_default_features()
+            .with_config(config(limits))
+            .with_runtime_env(runtime.clone())
+            .with_file_formats(Vec::new())
+            .with_table_factories(std::collections::HashMap::new())
+            .build();
+        let context = SessionContext::new_with_state(state);
+        context.register_catalog(CATALOG, Arc::new(catalog(store)?));
+        for name in LEFT_OUT {
+            context.deregister_udf(name);
+        }
+        Ok(Self { state: context.state(), runtime, memory_bytes: limits.memory_bytes })
+    }
+
+    /// Plans a statement and starts it, with memory of its own.
+    pub(super) async fn start(&self, text: &str, parameters: Vec<ScalarValue>) -> Result<SendableRecordBatchStream> {
+        let failed = |error| EngineError::Query(Box::new(error));
+        let statement = statement::parse(text)?;
+        let mut state = self.state.clone();
+        state.mark_start_execution();
+        let mut plan = state.statement_to_plan(statement).await.map_err(failed)?;
+        statement::check_size(&plan)?;
+        let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        reading.verify_plan(&plan).map_err(failed)?;
+        if !parameters.is_empty() {
+            plan = plan.with_param_values(parameters).map_err(failed)?;
+        }
+        let plan = state.create_physical_plan(&plan).await.map_err(failed)?;
+        execute_stream(plan, self.task(&state).map_err(failed)?).map_err(failed)
+    }
+
+    fn task(&self, state: &SessionState) -> Result<Arc<TaskContext>, DataFusionError> {
+        let pool = Arc::new(GreedyMemoryPool::new(self.memory_bytes));
+        let runtime = RuntimeEnvBuilder::from_runtime_env(&self.runtime).with_memory_pool(pool).build_arc()?;
+        Ok(Arc::new(TaskContext::from(state).with_runtime(runtime)))
+    }
+}
+
+fn runtime(store: &Arc<Store>) -> Result<Arc<RuntimeEnv>, DataFusionError> {
+    let runtime = RuntimeEnvBuilder::new()
+        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+        .with_metadata_cache_limit(METADATA_CACHE_BYTES)
+        .build_arc()?;
+    runtime.register_object_store(ObjectStoreUrl::parse(OBJECTS_URL)?.as_ref(), store.objects().object_store());
+    runtime.deregister_object_store(ObjectStoreUrl::local_filesystem().as_ref())?;
+    Ok(runtime)
+}
+
+fn config(limits: &QueryLimits) -> SessionConfig {
+    let mut config = SessionConfig::new()
+        .with_target_partitions(limits.partitions.max(1))
+        .with_batch_size(BATCH_ROWS)
+        .with_collect_statistics(false)
+        .with_information_schema(true)
+        .with_create_default_catalog_and_schema(false)
+        .with_default_catalog_and_schema(CATALOG, SCHEMA);
+    config.options_mut().execution.planning_concurrency = limits.partitions.max(1);
+    config
+}
+
+fn catalog(store: &Arc<Store>) -> Result<MemoryCatalogProvider, DataFusionError> {
+    use datafusion::catalog::CatalogProvider;
+    let schema = MemorySchemaProvider::new();
+    for table in muniment_model::tables() {
+        if table.is_log() {
+            let log = LogTable::new(store.clone(), table.name).map_err(|error| DataFusionError::External(Box::new(error)))?;
+            schema.register_table(table.name.to_owned(), Arc::new(log))?;
+        } else {
+            schema.register_table(table.name.to_owned(), Arc::new(RegisterTable::new(store.clone(), table)))?;
+        }
+    }
+    let catalog = MemoryCatalogProvider::new();
+    catalog.register_schema(SCHEMA, Arc::new(schema))?;
+    Ok(catalog)
+}

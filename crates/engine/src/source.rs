@@ -1,0 +1,217 @@
+//! Taking in files and streams: cut into chunks at line ends, prepared on all cores, committed in order. How far a source has been taken in is stored in the
+//! commit that holds its records, so a run that was killed continues where the last durable chunk ended: nothing twice, nothing lost.
+
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+use crate::ingest::{Prepared, Receipt, log_named};
+use muniment_model::{Format, Table};
+use std::collections::VecDeque;
+use std::io::Read;
+use std::sync::Arc;
+use tokio::task::JoinHandle;
+use xxhash_rust::xxh3::Xxh3;
+
+/// Bytes of a chunk: large enough for parallel work and few commits, small enough to bound memory.
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// A source of NDJSON records.
+pub struct FileIngest<'a> {
+    /// The log.
+    pub log: &'a str,
+    /// Name under which the position is kept; without it a second run takes everything in again.
+    pub source: Option<String>,
+    /// What to read.
+    pub reader: Box<dyn Read + Send>,
+}
+
+/// How far a source has been taken in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes read and durable, with those of earlier runs.
+    pub bytes: u64,
+    /// Lines among them, with those of earlier runs.
+    pub lines: u64,
+    /// Records stored by this run.
+    pub records: u64,
+}
+
+/// A durable position: bytes, lines, and the hash of all bytes before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Position {
+    bytes: u64,
+    lines: u64,
+    digest: u128,
+}
+
+impl Position {
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(' ');
+        let (bytes, lines) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        Some(Self { bytes, lines, digest: u128::from_str_radix(parts.next()?, 16).ok()? })
+    }
+}
+
+impl std::fmt::Display for Position {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} {:032x}", self.bytes, self.lines, self.digest)
+    }
+}
+
+struct Chunks {
+    reader: Box<dyn Read + Send>,
+    rest: Vec<u8>,
+    digest: Xxh3,
+    position: Position,
+    limit: usize,
+}
+
+impl Chunks {
+    fn read_up_to(&mut self, buffer: &mut Vec<u8>, length: usize) -> std::io::Result<bool> {
+        let start = buffer.len();
+        buffer.resize(length, 0);
+        let mut filled = start;
+        while filled < length {
+            match self.reader.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        buffer.truncate(filled);
+        Ok(filled < length)
+    }
+
+    /// Skips what an earlier run has taken in, and checks that it is still the same.
+    fn skip(&mut self, to: Position) -> Result<()> {
+        let changed = || EngineError::Parameter {
+            name: "source",
+            reason: format!("its first {} bytes are not those that were taken in before; give it another --source name", to.bytes),
+        };
+        let mut buffer = Vec::new();
+        while self.position.bytes < to.bytes {
+            buffer.clear();
+            let step = (to.bytes - self.position.bytes).min(CHUNK_BYTES as u64) as usize;
+            self.read_up_to(&mut buffer, step).map_err(EngineError::file("reading", "the source"))?;
+            if buffer.is_empty() {
+                return Err(changed());
+            }
+            self.digest.update(&buffer);
+            self.position.bytes += buffer.len() as u64;
+        }
+        if self.digest.digest128() != to.digest {
+            return Err(changed());
+        }
+        self.position = to;
+        Ok(())
+    }
+
+    /// The next whole lines, and the position after them; `None` at the end.
+    fn next(&mut self) -> Result<Option<(Vec<u8>, Position)>> {
+        let mut buffer = std::mem::take(&mut self.rest);
+        let mut length = CHUNK_BYTES.max(buffer.len());
+        loop {
+            let ended = self.read_up_to(&mut buffer, length).map_err(EngineError::file("reading", "the source"))?;
+            let cut = if ended { Some(buffer.len()) } else { buffer.iter().rposition(|byte| *byte == b'\n').map(|at| at + 1) };
+            if let Some(cut) = cut {
+                if buffer.is_empty() {
+                    return Ok(None);
+                }
+                self.rest = buffer.split_off(cut);
+                self.digest.update(&buffer);
+                self.position.bytes += cut as u64;
+                self.position.lines += buffer.iter().filter(|byte| **byte == b'\n').count() as u64;
+                self.position.digest = self.digest.digest128();
+                return Ok(Some((buffer, self.position)));
+            }
+            if buffer.len() >= self.limit {
+                return Err(EngineError::TooLarge { limit: self.limit });
+            }
+            length = (length * 2).min(self.limit);
+        }
+    }
+}
+
+impl Engine {
+    /// Takes in a source of NDJSON. `report` hears of each durable chunk.
+    ///
+    /// # Errors
+    /// [`EngineError::Invalid`] names lines by their number in the source. Chunks before the bad one are stored; once the line is corrected, another run
+    /// with the same source name continues.
+    pub async fn ingest_source(self: &Arc<Self>, source: FileIngest<'_>, mut report: impl FnMut(Progress)) -> Result<Progress> {
+        let table = log_named(source.log)?;
+        let name = source.source.map(|name| format!("{}:{name}", source.log));
+        let mut chunks = Chunks {
+            reader: source.reader,
+            rest: Vec::new(),
+            digest: Xxh3::new(),
+            position: Position::default(),
+            limit: self.limits().body_bytes,
+        };
+        if let Some(name) = &name
+            && let Some(kept) = self.store().db().position(name).await?
+        {
+            let kept = Position::parse(&kept)
+                .ok_or_else(|| muniment_store::StoreError::Damaged(format!("the position of {name} can't be read")))?;
+            chunks = blocking(move || chunks.skip(kept).map(|()| chunks)).await?;
+        }
+        let mut progress = Progress { bytes: chunks.position.bytes, lines: chunks.position.lines, records: 0 };
+        report(progress);
+        let in_flight = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) + 2;
+        let mut preparing: VecDeque<(Position, JoinHandle<Result<Prepared>>)> = VecDeque::new();
+        let mut committing: VecDeque<(Position, JoinHandle<Result<Receipt>>)> = VecDeque::new();
+        let mut ended = false;
+        loop {
+            while !ended && preparing.len() + committing.len() < in_flight {
+                let (returned, next) = blocking(move || chunks.next().map(|next| (chunks, next))).await?;
+                chunks = returned;
+                match next {
+                    Some((bytes, position)) => {
+                        let before = preparing.back().map(|(position, _)| position.lines);
+                        let before = before.or_else(|| committing.back().map(|(position, _)| position.lines)).unwrap_or(progress.lines);
+                        preparing.push_back((position, self.prepare_chunk(table, bytes, before)));
+                    }
+                    None => ended = true,
+                }
+            }
+            while committing.len() < 2
+                && let Some((position, task)) = preparing.pop_front()
+            {
+                let mut prepared = task.await.map_err(|_| EngineError::Stopped)??;
+                prepared.position = name.clone().map(|name| (name, position.to_string()));
+                self.wait_for_space().await;
+                let engine = self.clone();
+                committing.push_back((position, tokio::spawn(async move { engine.submit(prepared).await })));
+                tokio::task::yield_now().await;
+            }
+            let Some((position, task)) = committing.pop_front() else { return Ok(progress) };
+            let receipt = task.await.map_err(|_| EngineError::Stopped)??;
+            progress = Progress { bytes: position.bytes, lines: position.lines, records: progress.records + receipt.records as u64 };
+            report(progress);
+        }
+    }
+
+    fn prepare_chunk(self: &Arc<Self>, table: &'static Table, bytes: Vec<u8>, lines_before: u64) -> JoinHandle<Result<Prepared>> {
+        let (shared, handle) = (self.shared.clone(), tokio::runtime::Handle::current());
+        tokio::task::spawn_blocking(move || {
+            let prepared = handle.block_on(shared.prepare(table, &bytes, Format::Ndjson));
+            prepared.map_err(|error| match error {
+                EngineError::Invalid(mut rejection) => {
+                    rejection.errors.iter_mut().for_each(|error| error.line += lines_before);
+                    EngineError::Invalid(rejection)
+                }
+                other => other,
+            })
+        })
+    }
+
+    async fn wait_for_space(&self) {
+        while self.store().hot_size().0 > self.limits().hot_bytes {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| EngineError::Stopped)?
+}

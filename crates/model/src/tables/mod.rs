@@ -1,0 +1,52 @@
+//! The tables themselves: the one place that says which columns exist.
+
+#[rustfmt::skip] // one column, one line
+mod logs;
+#[rustfmt::skip] // one column, one line
+mod registers;
+
+use crate::Table;
+
+/// Years that a change of sensitive or confidential data (`compliance_level` 2 or more) is kept at least, unless the record says otherwise.
+pub const SENSITIVE_RETENTION_YEARS: u16 = 10;
+
+static LOGS: [&Table; 5] =
+    [&logs::SYS_AUDIT_LOG, &logs::AUTH_AUDIT_LOG, &logs::SECURITY_AUDIT_LOG, &logs::API_ACCESS_LOG, &logs::SYSTEM_PERFORMANCE_LOG];
+
+/// The registers come in an order in which each refers only to those before it.
+static TABLES: [&Table; 14] = [
+    &logs::SYS_AUDIT_LOG,
+    &logs::AUTH_AUDIT_LOG,
+    &logs::SECURITY_AUDIT_LOG,
+    &logs::API_ACCESS_LOG,
+    &logs::SYSTEM_PERFORMANCE_LOG,
+    &registers::USERS,
+    &registers::SYS_AUDIT_QUEUE,
+    &registers::SECURITY_EVENTS,
+    &registers::RATE_LIMIT_VIOLATIONS,
+    &registers::USER_SESSIONS,
+    &registers::DATA_RETENTION_POLICIES,
+    &registers::COMPLIANCE_REPORTS,
+    &registers::LEGAL_HOLDS,
+    &registers::INVESTIGATIONS,
+];
+
+/// Every table: the logs, then the registers, each after the tables it refers to.
+pub fn tables() -> &'static [&'static Table] {
+    &TABLES
+}
+
+/// The five logs.
+pub fn logs() -> &'static [&'static Table] {
+    &LOGS
+}
+
+/// The registers, each after the tables it refers to.
+pub fn registers() -> &'static [&'static Table] {
+    &TABLES[LOGS.len()..]
+}
+
+/// The table of this name.
+pub fn table(name: &str) -> Option<&'static Table> {
+    TABLES.iter().copied().find(|table| table.name == name)
+}

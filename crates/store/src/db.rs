@@ -1,0 +1,223 @@
+//! The commit database: everything that must be atomic goes through [`CommitDb`]. One implementation per database, each in its own
+//! folder with its own SQL text.
+
+use crate::error::Result;
+use arrow_array::RecordBatch;
+use async_trait::async_trait;
+use bytes::Bytes;
+use muniment_ledger::Hash;
+use muniment_model::Table;
+
+/// The head of one stream.
+#[derive(Clone, Debug)]
+pub struct StreamRow {
+    /// Name, `<log>/<years>y`.
+    pub stream: String,
+    /// The log it belongs to.
+    pub log: String,
+    /// Retention class in years.
+    pub retention_years: u16,
+    /// Number of records.
+    pub size: u64,
+    /// Serialized frontier of the stream's tree.
+    pub frontier: Vec<u8>,
+    /// `blockchain_hash` of the newest record.
+    pub last_hash: Hash,
+    /// Time of the newest commit, µs UTC.
+    pub recorded_at: i64,
+}
+
+/// The head of the meta-log.
+#[derive(Clone, Debug)]
+pub struct MetaHeadRow {
+    /// Number of leaves: the number of the next commit.
+    pub size: u64,
+    /// Serialized frontier of the meta-log's tree.
+    pub frontier: Vec<u8>,
+    /// Time of the newest leaf, µs UTC.
+    pub time: i64,
+}
+
+/// Where and when the records of a batch or file lie. Ranges are half-open, times µs UTC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Stream name.
+    pub stream: String,
+    /// Index of the first record.
+    pub first: u64,
+    /// Index after the last record.
+    pub end: u64,
+    /// Smallest id.
+    pub first_id: i64,
+    /// Largest id.
+    pub last_id: i64,
+    /// Time of the first record's commit.
+    pub recorded_from: i64,
+    /// Time of the last record's commit.
+    pub recorded_to: i64,
+    /// Smallest event time.
+    pub min_time: i64,
+    /// Largest event time.
+    pub max_time: i64,
+}
+
+impl Extent {
+    /// Number of records.
+    pub fn records(&self) -> u64 {
+        self.end - self.first
+    }
+}
+
+/// A batch as a commit writes it.
+#[derive(Clone, Debug)]
+pub struct NewBatch {
+    /// Where its records lie.
+    pub extent: Extent,
+    /// `blockchain_hash` of each record, 32 bytes each, in order.
+    pub hashes: Bytes,
+    /// The encoded columns, see [`crate::hot`].
+    pub body: Bytes,
+}
+
+/// A batch's row without its contents.
+#[derive(Clone, Debug)]
+pub struct BatchRow {
+    /// Where its records lie.
+    pub extent: Extent,
+    /// Size of the body in bytes.
+    pub bytes: u64,
+}
+
+/// A Parquet file's catalog row.
+#[derive(Clone, Debug)]
+pub struct FileRow {
+    /// Path in the object store.
+    pub path: String,
+    /// Where its records lie.
+    pub extent: Extent,
+    /// Calendar month of `recorded_at`, `yyyy-mm`.
+    pub month: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// SHA-256 of the file.
+    pub sha256: Hash,
+    /// `blockchain_hash` of the record before the first.
+    pub previous_hash: Hash,
+    /// Serialized compact range of its leaves.
+    pub nodes: Vec<u8>,
+}
+
+/// An answer kept for a retry with the same key.
+#[derive(Clone, Debug)]
+pub struct IdempotencyRow {
+    /// The log written to.
+    pub log: String,
+    /// The sender's key.
+    pub key: String,
+    /// Fingerprint of the request's body.
+    pub fingerprint: Vec<u8>,
+    /// The answer, as the engine encoded it.
+    pub answer: String,
+}
+
+/// One atomic step of the ledger.
+#[derive(Clone, Debug, Default)]
+pub struct Commit {
+    /// New meta-log leaves: number and bytes.
+    pub leaves: Vec<(u64, Vec<u8>)>,
+    /// Which of them are rare: number, type and subject (a verifier key, a log, a stream).
+    pub landmarks: Vec<(u64, &'static str, String)>,
+    /// The meta-log's new head.
+    pub meta: Option<MetaHeadRow>,
+    /// The checkpoint that covers it: size and signed note.
+    pub checkpoint: Option<(u64, String)>,
+    /// New heads of the streams touched, with the number of the commit leaf.
+    pub streams: Vec<(StreamRow, u64)>,
+    /// Next free id of each log touched.
+    pub next_ids: Vec<(String, i64)>,
+    /// The records.
+    pub batches: Vec<NewBatch>,
+    /// Answers to keep.
+    pub idempotency: Vec<IdempotencyRow>,
+    /// Source positions reached.
+    pub positions: Vec<(String, String)>,
+    /// Time of the commit, µs UTC.
+    pub time: i64,
+}
+
+/// One atomic step of the store: files take the place of hot batches or of other files.
+#[derive(Clone, Debug)]
+pub struct Replacement {
+    /// The new file.
+    pub file: FileRow,
+    /// Files that it replaces; empty for a flush.
+    pub replaced: Vec<String>,
+    /// Whether it replaces the hot batches of its range.
+    pub flushes: bool,
+    /// Now, µs UTC.
+    pub time: i64,
+}
+
+/// All that is needed to start, read in one transaction.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// Name of this log in checkpoints.
+    pub origin: String,
+    /// Head of the meta-log; `None` before the first leaf.
+    pub meta: Option<MetaHeadRow>,
+    /// Newest checkpoint: size and note.
+    pub checkpoint: Option<(u64, String)>,
+    /// Heads of all streams.
+    pub streams: Vec<StreamRow>,
+    /// Next free id of each log.
+    pub next_ids: Vec<(String, i64)>,
+    /// Hot batches, by stream and index.
+    pub batches: Vec<BatchRow>,
+    /// Files, by stream and index.
+    pub files: Vec<FileRow>,
+}
+
+/// The commit database.
+#[async_trait]
+pub trait CommitDb: Send + Sync + std::fmt::Debug {
+    /// Reads all heads and the catalog at one instant.
+    async fn load(&self) -> Result<Loaded>;
+    /// Writes one commit; durable when it returns.
+    async fn commit(&self, commit: &Commit) -> Result<()>;
+    /// Swaps a new file in; durable when it returns.
+    async fn replace(&self, replacement: &Replacement) -> Result<()>;
+    /// Removes batches that a flush has replaced: those of a range, or all.
+    async fn remove_flushed(&self, range: Option<(&str, u64, u64)>) -> Result<()>;
+    /// Hashes and body of the batch that starts at this index.
+    async fn hot_body(&self, stream: &str, first: u64) -> Result<Option<(Bytes, Bytes)>>;
+    /// Hot batches that start in a range: first index, hashes, body; in order.
+    async fn hot_range(&self, stream: &str, first: u64, end: u64) -> Result<Vec<(u64, Bytes, Bytes)>>;
+    /// Meta-log leaves of a range, in order.
+    async fn meta_leaves(&self, first: u64, end: u64) -> Result<Vec<Vec<u8>>>;
+    /// Leaves of a rare type (`key`, `schema`, `disposal`, `erasure`): number and subject, in order.
+    async fn landmarks(&self, leaf_type: &str) -> Result<Vec<(u64, String)>>;
+    /// The first checkpoint of at least this size.
+    async fn checkpoint_from(&self, size: u64) -> Result<Option<(u64, String)>>;
+    /// The first commit that covers this record: the stream's size after it and its number.
+    async fn covering_commit(&self, stream: &str, index: u64) -> Result<Option<(u64, u64)>>;
+    /// The partition key of a stream's month, if there is one.
+    async fn partition_key(&self, stream: &str, month: &str) -> Result<Option<[u8; 32]>>;
+    /// Stores a partition key unless there is one; returns the one that is stored.
+    async fn create_partition_key(&self, stream: &str, month: &str, key: [u8; 32]) -> Result<[u8; 32]>;
+    /// A kept answer: fingerprint and answer.
+    async fn idempotency(&self, log: &str, key: &str) -> Result<Option<(Vec<u8>, String)>>;
+    /// Forgets answers older than this time, µs UTC.
+    async fn forget_idempotency(&self, before: i64) -> Result<u64>;
+    /// How far a source has been taken in.
+    async fn position(&self, source: &str) -> Result<Option<String>>;
+    /// Replaced files that may go: replaced at or before this time, µs UTC.
+    async fn garbage(&self, before: i64) -> Result<Vec<String>>;
+    /// Forgets a replaced file.
+    async fn forget_garbage(&self, path: &str) -> Result<()>;
+    /// Whether the catalog or the garbage list names this file.
+    async fn path_is_known(&self, path: &str) -> Result<bool>;
+    /// All rows of a register, in key order.
+    async fn read_register(&self, table: &'static Table) -> Result<RecordBatch>;
+    /// Inserts rows into a register; columns by name. Rows whose key exists are left as they are.
+    async fn insert_register(&self, table: &'static Table, rows: &RecordBatch) -> Result<u64>;
+}

@@ -1,0 +1,402 @@
+//! The commit database on SQLite: one file in the data folder, in WAL mode, every commit synced to disk before it is acknowledged.
+
+mod registers;
+mod rows;
+
+use crate::db::{Commit, CommitDb, IdempotencyRow, Loaded, NewBatch, Replacement, StreamRow};
+use crate::error::{Result, StoreError};
+use arrow_array::RecordBatch;
+use async_trait::async_trait;
+use bytes::Bytes;
+use muniment_model::Table;
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Connection, Row, SqliteConnection};
+use std::path::Path;
+use std::time::Duration;
+
+/// The text of a statement in `sql/`.
+macro_rules! sql {
+    ($name:literal) => {
+        include_str!(concat!("sql/", $name, ".sql"))
+    };
+}
+pub(crate) use sql;
+
+/// Size of a database page: hot batches are large blobs.
+const PAGE_BYTES: u32 = 16 * 1024;
+/// Pages of write-ahead log after which SQLite moves them into the database file: 64 MiB.
+const CHECKPOINT_PAGES: u32 = 4096;
+
+/// A commit database in an SQLite file.
+#[derive(Debug)]
+pub struct SqliteDb {
+    writer: SqlitePool,
+    readers: SqlitePool,
+    read_only: bool,
+}
+
+impl SqliteDb {
+    /// Opens or creates the database for writing. `origin` names a newly created log.
+    pub async fn open(path: &Path, origin: &str, now: i64) -> Result<Self> {
+        let options = options(path).create_if_missing(true).page_size(PAGE_BYTES).auto_vacuum(SqliteAutoVacuum::Incremental).journal_mode(SqliteJournalMode::Wal);
+        let options = options
+            .synchronous(SqliteSynchronous::Full)
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
+            .pragma("journal_size_limit", (128 * 1024 * 1024).to_string());
+        let writer = pool(1).connect_with(options).await.map_err(StoreError::database("opening"))?;
+        create(&writer, origin, now).await?;
+        let readers = pool(4).connect_lazy_with(options_read(path));
+        Ok(Self { writer, readers, read_only: false })
+    }
+
+    /// Opens an existing database for reading only, also while another process writes to it.
+    pub async fn open_read_only(path: &Path) -> Result<Self> {
+        let readers = pool(4).connect_with(options_read(path)).await.map_err(StoreError::database("opening"))?;
+        Ok(Self { writer: readers.clone(), readers, read_only: true })
+    }
+
+    async fn write(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Sqlite>> {
+        if self.read_only {
+            return Err(StoreError::ReadOnly);
+        }
+        self.writer.acquire().await.map_err(StoreError::database("connecting"))
+    }
+}
+
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new().max_connections(connections).min_connections(0).acquire_timeout(Duration::from_secs(30)).test_before_acquire(false)
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(20)).foreign_keys(true).statement_cache_capacity(100)
+}
+
+fn options_read(path: &Path) -> SqliteConnectOptions {
+    options(path).read_only(true)
+}
+
+async fn create(pool: &SqlitePool, origin: &str, now: i64) -> Result<()> {
+    let mut connection = pool.acquire().await.map_err(StoreError::database("connecting"))?;
+    let existing = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM sqlite_schema WHERE name = 'installation'")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(StoreError::database("reading the schema"))?;
+    if existing > 0 {
+        return Ok(());
+    }
+    let mut transaction = connection.begin().await.map_err(StoreError::database("beginning"))?;
+    let fail = || StoreError::database("creating the tables");
+    sqlx::raw_sql(sql!("schema")).execute(&mut *transaction).await.map_err(fail())?;
+    for table in muniment_model::tables() {
+        if !table.is_log() {
+            let text = table.create_table_sql(muniment_model::Dialect::Sqlite);
+            sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(&mut *transaction).await.map_err(fail())?;
+        }
+    }
+    sqlx::query(sql!("insert_installation")).bind(origin).bind(now).execute(&mut *transaction).await.map_err(fail())?;
+    transaction.commit().await.map_err(fail())
+}
+
+async fn write_batch(connection: &mut SqliteConnection, batch: &NewBatch) -> Result<()> {
+    let extent = &batch.extent;
+    sqlx::query(sql!("insert_hot_batch"))
+        .bind(&extent.stream)
+        .bind(extent.first as i64)
+        .bind(extent.end as i64)
+        .bind(extent.first_id)
+        .bind(extent.last_id)
+        .bind(extent.recorded_to)
+        .bind(extent.min_time)
+        .bind(extent.max_time)
+        .bind(&batch.hashes[..])
+        .bind(&batch.body[..])
+        .execute(connection)
+        .await
+        .map_err(StoreError::database("writing a batch"))?;
+    Ok(())
+}
+
+async fn write_stream(connection: &mut SqliteConnection, row: &StreamRow, number: u64) -> Result<()> {
+    let fail = || StoreError::database("writing a stream's head");
+    sqlx::query(sql!("upsert_stream"))
+        .bind(&row.stream)
+        .bind(&row.log)
+        .bind(i64::from(row.retention_years))
+        .bind(row.size as i64)
+        .bind(&row.frontier[..])
+        .bind(&row.last_hash[..])
+        .bind(row.recorded_at)
+        .execute(&mut *connection)
+        .await
+        .map_err(fail())?;
+    sqlx::query(sql!("insert_stream_commit"))
+        .bind(&row.stream)
+        .bind(row.size as i64)
+        .bind(number as i64)
+        .execute(connection)
+        .await
+        .map_err(fail())?;
+    Ok(())
+}
+
+async fn write_ledger(connection: &mut SqliteConnection, commit: &Commit) -> Result<()> {
+    let fail = || StoreError::database("writing the meta-log");
+    for (number, leaf) in &commit.leaves {
+        sqlx::query(sql!("insert_meta_leaf")).bind(*number as i64).bind(&leaf[..]).execute(&mut *connection).await.map_err(fail())?;
+    }
+    for (number, leaf_type, subject) in &commit.landmarks {
+        let query = sqlx::query(sql!("insert_landmark")).bind(*number as i64).bind(*leaf_type).bind(subject);
+        query.execute(&mut *connection).await.map_err(fail())?;
+    }
+    if let Some(meta) = &commit.meta {
+        sqlx::query(sql!("upsert_meta_head"))
+            .bind(meta.size as i64)
+            .bind(&meta.frontier[..])
+            .bind(meta.time)
+            .execute(&mut *connection)
+            .await
+            .map_err(fail())?;
+    }
+    if let Some((size, note)) = &commit.checkpoint {
+        sqlx::query(sql!("insert_checkpoint")).bind(*size as i64).bind(note).execute(&mut *connection).await.map_err(fail())?;
+    }
+    for (log, next_id) in &commit.next_ids {
+        sqlx::query(sql!("upsert_log_head")).bind(log).bind(next_id).execute(&mut *connection).await.map_err(fail())?;
+    }
+    Ok(())
+}
+
+async fn write_idempotency(connection: &mut SqliteConnection, row: &IdempotencyRow, time: i64) -> Result<()> {
+    sqlx::query(sql!("insert_idempotency"))
+        .bind(&row.log)
+        .bind(&row.key)
+        .bind(&row.fingerprint[..])
+        .bind(&row.answer)
+        .bind(time)
+        .execute(connection)
+        .await
+        .map_err(StoreError::database("keeping an answer"))?;
+    Ok(())
+}
+
+#[async_trait]
+impl CommitDb for SqliteDb {
+    async fn load(&self) -> Result<Loaded> {
+        let mut connection = self.readers.acquire().await.map_err(StoreError::database("connecting"))?;
+        let mut transaction = connection.begin().await.map_err(StoreError::database("beginning"))?;
+        let loaded = rows::load(&mut transaction).await?;
+        transaction.commit().await.map_err(StoreError::database("reading"))?;
+        Ok(loaded)
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<()> {
+        let mut connection = self.write().await?;
+        let mut transaction = connection.begin().await.map_err(StoreError::database("beginning"))?;
+        for (row, number) in &commit.streams {
+            write_stream(&mut transaction, row, *number).await?;
+        }
+        for batch in &commit.batches {
+            write_batch(&mut transaction, batch).await?;
+        }
+        write_ledger(&mut transaction, commit).await?;
+        for row in &commit.idempotency {
+            write_idempotency(&mut transaction, row, commit.time).await?;
+        }
+        for (source, value) in &commit.positions {
+            sqlx::query(sql!("upsert_position"))
+                .bind(source)
+                .bind(value)
+                .bind(commit.time)
+                .execute(&mut *transaction)
+                .await
+                .map_err(StoreError::database("writing a position"))?;
+        }
+        transaction.commit().await.map_err(StoreError::database("committing"))
+    }
+
+    async fn replace(&self, replacement: &Replacement) -> Result<()> {
+        let mut connection = self.write().await?;
+        let fail = || StoreError::database("changing the catalog");
+        let mut transaction = connection.begin().await.map_err(fail())?;
+        for path in &replacement.replaced {
+            sqlx::query(sql!("delete_file")).bind(path).execute(&mut *transaction).await.map_err(fail())?;
+            sqlx::query(sql!("insert_garbage")).bind(path).bind(replacement.time).execute(&mut *transaction).await.map_err(fail())?;
+        }
+        let file = &replacement.file;
+        rows::insert_file(&mut transaction, file, replacement.time).await?;
+        if replacement.flushes {
+            sqlx::query(sql!("mark_flushed"))
+                .bind(&file.extent.stream)
+                .bind(file.extent.first as i64)
+                .bind(file.extent.end as i64)
+                .bind(replacement.time)
+                .execute(&mut *transaction)
+                .await
+                .map_err(fail())?;
+        }
+        transaction.commit().await.map_err(fail())
+    }
+
+    async fn remove_flushed(&self, range: Option<(&str, u64, u64)>) -> Result<()> {
+        let mut connection = self.write().await?;
+        let query = match range {
+            Some((stream, first, end)) => sqlx::query(sql!("delete_hot_batches")).bind(stream.to_owned()).bind(first as i64).bind(end as i64),
+            None => sqlx::query(sql!("delete_flushed")),
+        };
+        query.execute(&mut *connection).await.map_err(StoreError::database("removing flushed batches"))?;
+        sqlx::raw_sql("PRAGMA incremental_vacuum(1024)")
+            .execute(&mut *connection)
+            .await
+            .map_err(StoreError::database("giving space back"))?;
+        Ok(())
+    }
+
+    async fn hot_body(&self, stream: &str, first: u64) -> Result<Option<(Bytes, Bytes)>> {
+        let row = sqlx::query(sql!("select_hot_body"))
+            .bind(stream)
+            .bind(first as i64)
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(StoreError::database("reading a batch"))?;
+        row.map(|row| Ok((rows::blob(&row, "hashes")?, rows::blob(&row, "body")?))).transpose()
+    }
+
+    async fn hot_range(&self, stream: &str, first: u64, end: u64) -> Result<Vec<(u64, Bytes, Bytes)>> {
+        let found = sqlx::query(sql!("select_hot_range"))
+            .bind(stream)
+            .bind(first as i64)
+            .bind(end as i64)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(StoreError::database("reading batches"))?;
+        found.iter().map(|row| Ok((rows::unsigned(row, "first")?, rows::blob(row, "hashes")?, rows::blob(row, "body")?))).collect()
+    }
+
+    async fn meta_leaves(&self, first: u64, end: u64) -> Result<Vec<Vec<u8>>> {
+        sqlx::query_scalar::<_, Vec<u8>>(sql!("select_meta_leaves"))
+            .bind(first as i64)
+            .bind(end as i64)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(StoreError::database("reading the meta-log"))
+    }
+
+    async fn landmarks(&self, leaf_type: &str) -> Result<Vec<(u64, String)>> {
+        let found = sqlx::query(sql!("select_landmarks"))
+            .bind(leaf_type)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(StoreError::database("looking up the meta-log"))?;
+        found.iter().map(|row| Ok((rows::unsigned(row, "number")?, rows::text(row, "subject")?))).collect()
+    }
+
+    async fn checkpoint_from(&self, size: u64) -> Result<Option<(u64, String)>> {
+        let row = sqlx::query(sql!("select_checkpoint_from"))
+            .bind(size as i64)
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(StoreError::database("reading a checkpoint"))?;
+        row.map(|row| rows::checkpoint(&row)).transpose()
+    }
+
+    async fn covering_commit(&self, stream: &str, index: u64) -> Result<Option<(u64, u64)>> {
+        let row = sqlx::query(sql!("select_covering_commit"))
+            .bind(stream)
+            .bind(index as i64)
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(StoreError::database("looking up a commit"))?;
+        row.map(|row| Ok((rows::unsigned(&row, "size")?, rows::unsigned(&row, "number")?))).transpose()
+    }
+
+    async fn partition_key(&self, stream: &str, month: &str) -> Result<Option<[u8; 32]>> {
+        let key = sqlx::query_scalar::<_, Vec<u8>>(sql!("select_partition_key"))
+            .bind(stream)
+            .bind(month)
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(StoreError::database("reading a partition key"))?;
+        key.map(|key| rows::array(key, "a partition key")).transpose()
+    }
+
+    async fn create_partition_key(&self, stream: &str, month: &str, key: [u8; 32]) -> Result<[u8; 32]> {
+        let mut connection = self.write().await?;
+        sqlx::query(sql!("insert_partition_key"))
+            .bind(stream)
+            .bind(month)
+            .bind(&key[..])
+            .execute(&mut *connection)
+            .await
+            .map_err(StoreError::database("writing a partition key"))?;
+        drop(connection);
+        let stored = self.partition_key(stream, month).await?;
+        stored.ok_or_else(|| StoreError::Damaged(format!("the partition key of {stream} {month} was not kept")))
+    }
+
+    async fn idempotency(&self, log: &str, key: &str) -> Result<Option<(Vec<u8>, String)>> {
+        let row = sqlx::query(sql!("select_idempotency"))
+            .bind(log)
+            .bind(key)
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(StoreError::database("looking up an idempotency key"))?;
+        row.map(|row| Ok((rows::blob(&row, "fingerprint")?.to_vec(), rows::text(&row, "answer")?))).transpose()
+    }
+
+    async fn forget_idempotency(&self, before: i64) -> Result<u64> {
+        let mut connection = self.write().await?;
+        let done = sqlx::query(sql!("delete_old_idempotency"))
+            .bind(before)
+            .execute(&mut *connection)
+            .await
+            .map_err(StoreError::database("forgetting old answers"))?;
+        Ok(done.rows_affected())
+    }
+
+    async fn position(&self, source: &str) -> Result<Option<String>> {
+        sqlx::query_scalar(sql!("select_position"))
+            .bind(source)
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(StoreError::database("reading a position"))
+    }
+
+    async fn garbage(&self, before: i64) -> Result<Vec<String>> {
+        sqlx::query_scalar(sql!("select_garbage"))
+            .bind(before)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(StoreError::database("reading the list of replaced files"))
+    }
+
+    async fn forget_garbage(&self, path: &str) -> Result<()> {
+        let mut connection = self.write().await?;
+        sqlx::query(sql!("delete_garbage"))
+            .bind(path)
+            .execute(&mut *connection)
+            .await
+            .map_err(StoreError::database("forgetting a replaced file"))?;
+        Ok(())
+    }
+
+    async fn path_is_known(&self, path: &str) -> Result<bool> {
+        let known = sqlx::query(sql!("path_is_known"))
+            .bind(path)
+            .fetch_one(&self.readers)
+            .await
+            .map_err(StoreError::database("looking up a file"))?;
+        Ok(known.try_get::<i64, _>(0).map_err(StoreError::database("looking up a file"))? != 0)
+    }
+
+    async fn read_register(&self, table: &'static Table) -> Result<RecordBatch> {
+        registers::read(&self.readers, table).await
+    }
+
+    async fn insert_register(&self, table: &'static Table, rows: &RecordBatch) -> Result<u64> {
+        let mut connection = self.write().await?;
+        let mut transaction = connection.begin().await.map_err(StoreError::database("beginning"))?;
+        let inserted = registers::insert(&mut transaction, table, rows).await?;
+        transaction.commit().await.map_err(StoreError::database("writing a register"))?;
+        Ok(inserted)
+    }
+}

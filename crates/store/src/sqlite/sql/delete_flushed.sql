@@ -1,0 +1,1 @@
+DELETE FROM hot_batch WHERE flushed_at IS NOT NULL

@@ -1,0 +1,1 @@
+INSERT INTO landmark (number, type, subject) VALUES ($1, $2, $3)

@@ -1,0 +1,1 @@
+SELECT path FROM garbage WHERE since <= $1

@@ -1,0 +1,1 @@
+SELECT fingerprint, answer FROM idempotency WHERE log = $1 AND key = $2

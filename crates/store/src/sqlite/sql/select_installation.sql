@@ -1,0 +1,1 @@
+SELECT origin, created_at FROM installation WHERE id = 1

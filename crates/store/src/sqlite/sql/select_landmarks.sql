@@ -1,0 +1,1 @@
+SELECT number, subject FROM landmark WHERE type = $1 ORDER BY number

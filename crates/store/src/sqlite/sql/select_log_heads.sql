@@ -1,0 +1,1 @@
+SELECT log, next_id FROM log_head

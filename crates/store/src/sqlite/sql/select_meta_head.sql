@@ -1,0 +1,1 @@
+SELECT size, frontier, time FROM meta_head WHERE id = 1

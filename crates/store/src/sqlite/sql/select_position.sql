@@ -1,0 +1,1 @@
+SELECT value FROM position WHERE source = $1

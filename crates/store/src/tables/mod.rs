@@ -1,0 +1,225 @@
+//! Logs and registers as DataFusion tables. A log's table unites its Parquet files with its hot batches, from one snapshot.
+
+mod derived;
+mod hot_scan;
+mod prune;
+
+use crate::Store;
+use crate::flush::log_table;
+use crate::{Snapshot, StoreError};
+use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::{DFSchema, DataFusionError, Result, Statistics};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::datasource::object_store::ObjectStoreUrl;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use datafusion::physical_plan::union::UnionExec;
+use derived::DERIVED;
+use muniment_model::Table;
+use std::sync::Arc;
+
+/// Where DataFusion finds the files of the store.
+pub const OBJECTS_URL: &str = "muniment://objects";
+
+pub(crate) fn df_error(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+/// One log in SQL: `id`, `stream_index`, `recorded_at`, the data columns, and the ledger's columns as hexadecimal text.
+#[derive(Debug)]
+pub struct LogTable {
+    store: Arc<Store>,
+    table: &'static Table,
+    /// What is stored, texts as views.
+    physical: SchemaRef,
+    /// What a query sees.
+    schema: SchemaRef,
+}
+
+impl LogTable {
+    /// The table of a log.
+    ///
+    /// # Errors
+    /// If there is no log of this name.
+    pub fn new(store: Arc<Store>, log: &str) -> Result<Self, StoreError> {
+        let table = log_table(log)?;
+        let physical = with_views(&table.stored_schema());
+        let mut fields: Vec<Arc<Field>> =
+            physical.fields().iter().filter(|field| !matches!(field.data_type(), DataType::FixedSizeBinary(_))).cloned().collect();
+        fields.extend(DERIVED.iter().map(|name| Arc::new(Field::new(*name, DataType::Utf8View, *name == "signature"))));
+        Ok(Self { store, table, physical, schema: Arc::new(Schema::new(fields)) })
+    }
+
+    fn predicate(&self, state: &dyn Session, filters: &[Expr]) -> Result<Option<Arc<dyn PhysicalExpr>>> {
+        let usable = filters.iter().filter(|filter| !mentions_derived(filter)).cloned();
+        let Some(filter) = conjunction(usable) else { return Ok(None) };
+        let schema = DFSchema::try_from(self.physical.as_ref().clone())?;
+        state.create_physical_expr(filter, &schema).map(Some)
+    }
+
+    /// The files and hot batches that a query needs, columns by position in the physical schema.
+    fn physical_scan(
+        &self,
+        state: &dyn Session,
+        snapshot: &Snapshot,
+        projection: &[usize],
+        predicate: Option<&Arc<dyn PhysicalExpr>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let mut plans = Vec::with_capacity(2);
+        let files = prune::files(self.table, snapshot, &self.physical, predicate)?;
+        if !files.is_empty() {
+            plans.push(self.file_scan(state, &files, projection, predicate)?);
+        }
+        let hot = prune::batches(self.table, snapshot, &self.physical, predicate)?;
+        if !hot.is_empty() {
+            let partition = hot_scan::HotPartition::new(self.store.clone(), self.table, self.physical.clone(), projection, hot);
+            let schema = partition.schema().clone();
+            plans.push(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(partition)], None, [], false, None)?));
+        }
+        match plans.len() {
+            0 => Ok(Arc::new(EmptyExec::new(Arc::new(self.physical.project(projection)?)))),
+            1 => Ok(plans.remove(0)),
+            _ => UnionExec::try_new(plans),
+        }
+    }
+
+    fn file_scan(
+        &self,
+        state: &dyn Session,
+        files: &[Arc<crate::db::FileRow>],
+        projection: &[usize],
+        predicate: Option<&Arc<dyn PhysicalExpr>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
+        let reader = CachedParquetFileReaderFactory::new(self.store.objects().object_store(), cache);
+        let mut source = ParquetSource::new(self.physical.clone())
+            .with_parquet_file_reader_factory(Arc::new(reader))
+            .with_pushdown_filters(true)
+            .with_reorder_filters(true)
+            .with_bloom_filter_on_read(true)
+            .with_enable_page_index(true);
+        if let Some(predicate) = predicate {
+            source = source.with_predicate(predicate.clone());
+        }
+        let partitions = state.config().target_partitions().clamp(1, files.len());
+        let mut groups = vec![FileGroup::default(); partitions];
+        for (at, file) in files.iter().enumerate() {
+            groups[at * partitions / files.len()].push(PartitionedFile::new(file.path.clone(), file.bytes));
+        }
+        let records: u64 = files.iter().map(|file| file.extent.records()).sum();
+        let mut statistics = Statistics::new_unknown(&self.physical);
+        statistics.num_rows = datafusion::common::stats::Precision::Exact(records as usize);
+        let config = FileScanConfigBuilder::new(ObjectStoreUrl::parse(OBJECTS_URL)?, Arc::new(source))
+            .with_file_groups(groups)
+            .with_statistics(statistics)
+            .with_projection_indices(Some(projection.to_vec()))?
+            .build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
+}
+
+#[async_trait]
+impl TableProvider for LogTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let support = |filter: &&Expr| {
+            if mentions_derived(filter) { TableProviderFilterPushDown::Unsupported } else { TableProviderFilterPushDown::Inexact }
+        };
+        Ok(filters.iter().map(support).collect())
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let snapshot = self.store.snapshot_of(self.table.name);
+        let predicate = self.predicate(state, filters)?;
+        let all: Vec<usize> = (0..self.schema.fields().len()).collect();
+        let wanted: SchemaRef = Arc::new(self.schema.project(projection.unwrap_or(&all))?);
+        let physical = |name: &str| self.physical.index_of(name);
+        if !wanted.fields().iter().any(|field| DERIVED.contains(&field.name().as_str())) {
+            let indices = wanted.fields().iter().map(|field| physical(field.name())).collect::<Result<Vec<_>, _>>()?;
+            return self.physical_scan(state, &snapshot, &indices, predicate.as_ref());
+        }
+        let mut names: Vec<&str> = wanted.fields().iter().map(|f| f.name().as_str()).filter(|name| !DERIVED.contains(name)).collect();
+        for needed in ["stream_index", "retention_years", "blockchain_hash"] {
+            if !names.contains(&needed) {
+                names.push(needed);
+            }
+        }
+        let indices = names.iter().map(|name| physical(name)).collect::<Result<Vec<_>, _>>()?;
+        let inner = self.physical_scan(state, &snapshot, &indices, predicate.as_ref())?;
+        let partitions = derived::partitions(&self.store, self.table, Arc::new(snapshot), &inner, &wanted);
+        Ok(Arc::new(StreamingTableExec::try_new(wanted, partitions, None, [], false, None)?))
+    }
+}
+
+fn mentions_derived(filter: &Expr) -> bool {
+    filter.column_refs().iter().any(|column| DERIVED.contains(&column.name.as_str()))
+}
+
+/// A schema with its texts as views, which DataFusion filters and groups faster.
+fn with_views(schema: &Schema) -> SchemaRef {
+    let view = |field: &Arc<Field>| match field.data_type() {
+        DataType::Utf8 => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View)),
+        _ => field.clone(),
+    };
+    Arc::new(Schema::new(schema.fields().iter().map(view).collect::<Fields>()))
+}
+
+/// One register in SQL, as it is when the query begins.
+#[derive(Debug)]
+pub struct RegisterTable {
+    store: Arc<Store>,
+    table: &'static Table,
+    schema: SchemaRef,
+}
+
+impl RegisterTable {
+    /// The table of a register.
+    pub fn new(store: Arc<Store>, table: &'static Table) -> Self {
+        Self { store, table, schema: table.data_schema() }
+    }
+}
+
+#[async_trait]
+impl TableProvider for RegisterTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let rows = self.store.db().read_register(self.table).await.map_err(df_error)?;
+        Ok(MemorySourceConfig::try_new_exec(&[vec![rows]], self.schema.clone(), projection.cloned())?)
+    }
+}

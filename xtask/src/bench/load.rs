@@ -1,0 +1,139 @@
+//! Load over HTTP: some connections, each sending its next request when the last one is answered.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use super::http::Client;
+use crate::error::{Context, Error, Result};
+
+/// What to send.
+#[derive(Clone, Copy)]
+pub struct Load {
+    pub connections: usize,
+    pub events_per_request: usize,
+    /// Stop after so many events, or when the file ends.
+    pub events: u64,
+    /// Stop after so long.
+    pub time: Duration,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Acknowledged events.
+    pub events: u64,
+    pub seconds: f64,
+    /// Answers 429 and 503: the request was sent again later.
+    pub refusals: u64,
+    /// Time from request to acknowledgement, in seconds, ascending.
+    pub latencies: Vec<f64>,
+}
+
+impl Outcome {
+    pub fn rate(&self) -> f64 {
+        self.events as f64 / self.seconds
+    }
+
+    /// A quantile of the latencies in milliseconds, by nearest rank.
+    pub fn milliseconds(&self, quantile: f64) -> f64 {
+        percentile(&self.latencies, quantile) * 1e3
+    }
+}
+
+/// The nearest-rank quantile of ascending values; 0 for none.
+pub fn percentile(sorted: &[f64], quantile: f64) -> f64 {
+    let rank = (quantile * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
+}
+
+/// Events of a file, handed out to connections in order.
+struct Source {
+    lines: BufReader<File>,
+    left: u64,
+}
+
+impl Source {
+    /// Puts the next events into `body`; answers their number, 0 at the end.
+    fn next(&mut self, wanted: usize, body: &mut Vec<u8>) -> Result<u64> {
+        body.clear();
+        let mut events = 0;
+        while events < (wanted as u64).min(self.left) {
+            if self.lines.read_until(b'\n', body).context(|| "cannot read the events")? == 0 {
+                self.left = events;
+            } else {
+                events += 1;
+            }
+        }
+        self.left -= events;
+        Ok(events)
+    }
+}
+
+/// Sends events of a file to `sys_audit_log`.
+pub fn send(address: SocketAddr, events: &Path, load: Load) -> Result<Outcome> {
+    let file = File::open(events).context(|| format!("cannot open {}", events.display()))?;
+    let source = Mutex::new(Source { lines: BufReader::with_capacity(1 << 20, file), left: load.events });
+    let start = Instant::now();
+    let parts: Vec<Result<Outcome>> = std::thread::scope(|scope| {
+        let one = || connection(address, &source, load, start);
+        let threads: Vec<_> = (0..load.connections).map(|_| scope.spawn(one)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Error::new("a connection's thread failed")))).collect()
+    });
+    let mut all = Outcome { events: 0, seconds: start.elapsed().as_secs_f64(), refusals: 0, latencies: Vec::new() };
+    for part in parts {
+        let part = part?;
+        all.events += part.events;
+        all.refusals += part.refusals;
+        all.latencies.extend(part.latencies);
+    }
+    all.latencies.sort_by(f64::total_cmp);
+    Ok(all)
+}
+
+fn connection(address: SocketAddr, source: &Mutex<Source>, load: Load, start: Instant) -> Result<Outcome> {
+    let mut client = Client::connect(address)?;
+    let mut outcome = Outcome { events: 0, seconds: 0.0, refusals: 0, latencies: Vec::new() };
+    let mut body = Vec::new();
+    let path = "/api/v1/logs/sys_audit_log";
+    while start.elapsed() < load.time {
+        let events = match source.lock() {
+            Ok(mut source) => source.next(load.events_per_request, &mut body)?,
+            Err(_) => return Err(Error::new("another connection failed")),
+        };
+        if events == 0 {
+            break;
+        }
+        let sent = Instant::now();
+        loop {
+            let answer = client.post(path, "application/json", "application/x-ndjson", &body)?;
+            if !matches!(answer.status, 429 | 503) {
+                answer.ok(path)?;
+                break;
+            }
+            outcome.refusals += 1;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        outcome.latencies.push(sent.elapsed().as_secs_f64());
+        outcome.events += events;
+    }
+    Ok(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_by_nearest_rank() {
+        let values: Vec<f64> = (1..=200).map(f64::from).collect();
+        assert_eq!(percentile(&values, 0.5), 100.0);
+        assert_eq!(percentile(&values, 0.95), 190.0);
+        assert_eq!(percentile(&values, 1.0), 200.0);
+        assert_eq!(percentile(&[7.0], 0.01), 7.0);
+        assert_eq!(percentile(&[], 0.5), 0.0);
+    }
+}
