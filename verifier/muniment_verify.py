@@ -9,330 +9,10 @@ It was written from docs/format.md alone and shares no code with the rest of the
 
 Exit code 0: nothing failed; 1: something failed; 2: the verifier could not do its work.
 """
-import argparse, base64, hashlib, json, os, re, stat, struct, sys
+import argparse, hashlib, json, os, sys
 
-import cbor2
-import pyarrow as pa
-import pyarrow.parquet as pq
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-I64 = 2**63
-ZERO = bytes(32)
-LOG = re.compile("[a-z][a-z0-9_]*")
-LEDGER = {"id": "int", "stream_index": "int", "recorded_at": "timestamp", "salt": 16, "blockchain_hash": 32, "erased_payload_hash": 32}
-KINDS = {"text": str, "json": str, "inet": str, "uuid": str, "int": int, "bool": bool, "timestamp": int, "decimal": int}
-# What a decoder, or our own reading of a value of the wrong type, can raise on bad input.
-BAD_INPUT = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError, MemoryError, struct.error,
-             pa.ArrowException, NotImplementedError)
-
-
-class Fail(Exception):
-    """Something failed. `where` may hold stream, index, first, last, file."""
-    def __init__(self, verdict, reason, **where):
-        super().__init__(reason)
-        self.verdict, self.reason, self.where = verdict, reason, where
-
-
-class CannotWork(Exception):
-    pass
-
-
-def need(condition, reason, verdict="malformed", **where):
-    if not condition:
-        raise Fail(verdict, reason, **where)
-
-
-# ---- Plain encodings: numbers, hexadecimal, Base64, JSON, CBOR ----
-
-def sha(*parts):
-    return hashlib.sha256(b"".join(parts)).digest()
-
-
-def count(value, what, low=0):
-    need(type(value) is int and low <= value < I64, f"{what} is not a number in range")
-    return value
-
-
-def unhex(text, size, what):
-    need(isinstance(text, str) and re.fullmatch("[0-9a-f]{%d}" % (2 * size), text), f"{what} is not {size} bytes in lower-case hexadecimal")
-    return bytes.fromhex(text)
-
-
-def unbase64(text, what):
-    data = base64.b64decode(text, validate=True)
-    need(base64.b64encode(data).decode() == text, f"{what} is not Base64")
-    return data
-
-
-def parse_json(data, what):
-    """JSON without floats and without repeated keys, which two readers could understand in two ways."""
-    def no(_):
-        raise ValueError("a number that is not an integer")
-
-    def pairs(items):
-        need(len(dict(items)) == len(items), f"{what}: a key is repeated")
-        return dict(items)
-    value = json.loads(data.decode("utf-8"), object_pairs_hook=pairs, parse_float=no, parse_constant=no)
-    need(isinstance(value, dict), f"{what}: not an object")
-    return value
-
-
-def cbor_item(data, at, depth=0):
-    """One deterministically encoded item (RFC 8949 §4.2.1) at `at`: (value, position after it). Refuses every other encoding."""
-    need(at < len(data), "CBOR ends too soon")
-    major, n, at = data[at] >> 5, data[at] & 31, at + 1
-    if major == 7:
-        need(n in (20, 21), "CBOR value of an unknown kind")
-        return n == 21, at
-    if n >= 24:
-        width = 1 << (n - 24)
-        need(n <= 27 and at + width <= len(data), "CBOR head is not definite or ends too soon")
-        n, at = int.from_bytes(data[at:at + width], "big"), at + width
-        need(n >= (24 if width == 1 else 1 << (4 * width)), "CBOR head is not the shortest")
-    if major < 2:
-        return -1 - n if major else n, at
-    need(major != 6 and depth < 16, "CBOR has a tag or is nested too deeply")
-    need(n <= len(data) - at, "CBOR length is beyond the end")
-    if major < 4:
-        return data[at:at + n].decode("utf-8") if major == 3 else data[at:at + n], at + n
-    items, keys, last = [], [], b""
-    for _ in range(n):
-        if major == 5:
-            start = at
-            key, at = cbor_item(data, at, depth + 1)
-            need(isinstance(key, str) and data[start:at] > last, "CBOR map keys are not texts in order")
-            last = data[start:at]
-            keys.append(key)
-        item, at = cbor_item(data, at, depth + 1)
-        items.append(item)
-    return dict(zip(keys, items)) if major == 5 else items, at
-
-
-def cbor_map(data, what):
-    value, end = cbor_item(data, 0)
-    need(end == len(data) and isinstance(value, dict), f"{what} is not one CBOR map")
-    return value
-
-
-def types_of(record):
-    return {name: type(value) for name, value in record.items()}
-
-
-# ---- Files ----
-
-def regular_file(folder, path, **where):
-    full = os.path.join(folder, *path.split("/"))
-    try:
-        mode = os.lstat(full).st_mode
-    except FileNotFoundError:
-        raise Fail("missing", f"{path} is not there", file=path, **where)
-    need(stat.S_ISREG(mode), f"{path} is not a regular file", file=path, **where)
-    return full
-
-
-def read(full, limit=1 << 28):
-    with open(full, "rb") as f:
-        data = f.read(limit + 1)
-    need(len(data) <= limit, f"{os.path.basename(full)} is too large")
-    return data
-
-
-# ---- Keys and checkpoints (2.2) ----
-
-class Key:
-    def __init__(self, vkey):
-        self.vkey = vkey
-        self.name, key_hash, data = vkey.split("+", 2)
-        data = unbase64(data, "the verifier key")
-        need(self.name and not re.search(r"\s", self.name) and len(data) == 33 and data[0] == 1, "not an Ed25519 verifier key")
-        self.hash = unhex(key_hash, 4, "the verifier key's hash")
-        need(self.hash == sha(self.name.encode(), b"\n", data)[:4], "the verifier key's hash does not fit the key")
-        self.public = Ed25519PublicKey.from_public_bytes(data[1:])
-
-
-class Note:
-    def __init__(self, data, what):
-        self.what = what
-        text, _, signatures = data.decode("utf-8").rpartition("\n\n")
-        lines = text.split("\n")
-        need(len(lines) == 3 and lines[0] and re.fullmatch("[1-9][0-9]{0,18}", lines[1], re.ASCII) and signatures.endswith("\n")
-             and not re.search(r"[\x00-\x09\x0b-\x1f]", text), f"{what} is not a checkpoint")
-        self.origin, self.size, self.root = lines[0], count(int(lines[1]), f"{what}: the size"), unbase64(lines[2], f"{what}: the root")
-        need(len(self.root) == 32, f"{what}: the root is not 32 bytes")
-        self.text, self.signatures = (text + "\n").encode(), []
-        for line in signatures[:-1].split("\n"):
-            parts = line.split(" ")
-            need(len(parts) == 3 and parts[0] == "\u2014" and len(self.signatures) < 100, f"{what}: not a signature line")
-            self.signatures.append((parts[1], unbase64(parts[2], f"{what}: a signature")))
-
-    def signed_by(self, key):
-        for name, signature in self.signatures:
-            if self.origin == name == key.name and signature[:4] == key.hash:
-                try:
-                    key.public.verify(signature[4:], self.text)
-                    return True
-                except InvalidSignature:
-                    pass
-        return False
-
-
-# ---- Trees (2) ----
-
-def parent(left, right):
-    return sha(b"\x01", left, right)
-
-
-class Tree:
-    def __init__(self):
-        self.stack = []
-
-    def append(self, level, index, node):
-        stack = self.stack
-        while stack and stack[-1][0] == level and stack[-1][1] % 2 == 0:
-            level, index, node = level + 1, index // 2, parent(stack.pop()[2], node)
-        stack.append((level, index, node))
-
-    def root(self):
-        if not self.stack:
-            return sha()
-        result = self.stack[-1][2]
-        for _, _, node in reversed(self.stack[:-1]):
-            result = parent(node, result)
-        return result
-
-
-def compact_range(a, b):
-    nodes = []
-    while a < b:
-        level = (a & -a).bit_length() - 1 if a else 63
-        while a + (1 << level) > b:
-            level -= 1
-        nodes.append((level, a >> level))
-        a += 1 << level
-    return nodes
-
-
-def root_from_path(leaf, index, size, path):
-    """RFC 9162 §2.1.3.2"""
-    need(index < size, "an inclusion path for a leaf beyond the tree")
-    need(isinstance(path, list), "not an inclusion path")
-    fn, sn, node = index, size - 1, leaf
-    for step in path:
-        step = unhex(step, 32, "a path")
-        need(sn > 0, "an inclusion path is too long")
-        if fn % 2 or fn == sn:
-            node = parent(step, node)
-            while fn % 2 == 0 and fn:
-                fn, sn = fn >> 1, sn >> 1
-        else:
-            node = parent(node, step)
-        fn, sn = fn >> 1, sn >> 1
-    need(sn == 0, "an inclusion path is too short")
-    return node
-
-
-# ---- Records (1) and the files they are in (3) ----
-
-def log_of(stream):
-    log, _, years = stream.partition("/")
-    need(LOG.fullmatch(log) and re.fullmatch("[0-9]+y", years, re.ASCII), "not a stream name")
-    return log
-
-
-def stream_id(origin, stream):
-    return sha(origin.encode(), b"\0", stream.encode())[:16]
-
-
-def leaf_hash(sid, index, number, recorded_at, payload_hash, previous):
-    return sha(b"\0\x01", sid, struct.pack(">Qqq", index, number, recorded_at), payload_hash, previous)
-
-
-def of_kind(value, kind, name):
-    need(type(value) is KINDS[kind] and (type(value) is not int or -I64 <= value < I64), f"column {name} is not of its kind")
-    return value
-
-
-class Records:
-    """The records of a file, as tuples: the ledger columns, then one tuple of the data columns in the order of the payload's keys."""
-    def __init__(self, full, columns):
-        self.full, self.kinds = full, {c["name"]: c["kind"] for c in sorted(columns, key=lambda c: cbor2.dumps(c["name"]))}
-        self.all = {**LEDGER, **self.kinds}
-        self.decimals = {c["name"]: (c["precision"], c["scale"]) for c in columns if c["kind"] == "decimal"}
-        self.open()
-
-    def payload(self, values):
-        return cbor2.dumps({name: value for name, value in zip(self.kinds, values) if value is not None})
-
-
-class ParquetRecords(Records):
-    def open(self):
-        self.file, self.there = pq.ParquetFile(self.full), set()
-        self.rows = self.file.metadata.num_rows
-        for i in range(len(self.file.schema)):
-            column = self.file.schema.column(i)
-            need(column.path in self.all and column.path not in self.there and column.max_repetition_level == 0, f"column {column.path} is not in the schema")
-            need(self.type_fits(column), f"column {column.path} is not of its kind")
-            self.there.add(column.path)
-        need(self.there >= set(LEDGER), "a ledger column is not there")
-
-    def type_fits(self, column):
-        kind, physical, logical = self.all[column.path], column.physical_type, json.loads(column.logical_type.to_json())
-        name = logical.get("Type")
-        if isinstance(kind, int):
-            return physical == "FIXED_LEN_BYTE_ARRAY" and column.length == kind and name == "None"
-        if kind == "int":
-            return physical == "INT64" and (name == "None" or name == "Int" and logical["isSigned"] and logical["bitWidth"] == 64)
-        if kind == "bool":
-            return physical == "BOOLEAN"
-        if kind == "timestamp":
-            return physical == "INT64" and name == "Timestamp" and logical["isAdjustedToUTC"] and logical["timeUnit"] == "microseconds"
-        if kind == "decimal":
-            return name == "Decimal" and (logical["precision"], logical["scale"]) == self.decimals[column.path]
-        return physical == "BYTE_ARRAY" and name == "String"
-
-    def __iter__(self):
-        for batch in self.file.iter_batches(batch_size=4096):
-            columns = {name: self.values(batch, name) for name in self.all}
-            data = [columns[name] for name in self.kinds]
-            yield from zip(*(columns[name] for name in LEDGER), zip(*data) if data else [()] * batch.num_rows)
-
-    def values(self, batch, name):
-        if name not in self.there:
-            return [None] * batch.num_rows
-        array, kind = batch.column(name), self.all[name]
-        if isinstance(array, pa.ExtensionArray):
-            array = array.storage
-        if kind == "decimal":
-            return [None if v is None else int(v.scaleb(self.decimals[name][1])) for v in array.to_pylist()]
-        return array.cast(pa.binary(kind) if isinstance(kind, int) else {int: pa.int64(), bool: pa.bool_(), str: pa.string()}[KINDS[kind]]).to_pylist()
-
-
-class NdjsonRecords(Records):
-    LINE = 1 << 26
-
-    def open(self):
-        with open(self.full, "rb") as f:
-            self.rows = sum(chunk.count(b"\n") for chunk in iter(lambda: f.read(1 << 20), b""))
-
-    def __iter__(self):
-        with open(self.full, "rb") as f:
-            while line := f.readline(self.LINE):
-                need(line.endswith(b"\n"), "a line is too long or has no end")
-                row = parse_json(line, "a line")
-                need(row.keys() <= self.all.keys(), f"column {', '.join(row.keys() - self.all.keys())} is not in the schema")
-                yield (*(self.value(row.get(name), name) for name in LEDGER), tuple(self.value(row.get(name), name) for name in self.kinds))
-
-    def value(self, value, name):
-        kind = self.all[name]
-        if value is None:
-            return None
-        if isinstance(kind, int):
-            return unhex(value, kind, name)
-        if kind == "decimal":
-            need(re.fullmatch("0|-?[1-9][0-9]{0,18}", value, re.ASCII), f"column {name} is not of its kind")
-            value = int(value)
-        return of_kind(value, kind, name)
+from muniment_read import (BAD_INPUT, I64, KINDS, LEDGER, LOG, Columns, Fail, Key, Note, Tree, cbor_item, cbor_map, compact_range, count, first_line,
+    has_types, leaf_hash, log_of, need, of_kind, parse_json, read, regular_file, root_from_path, rows, sha, stream_id, unbase64, unhex)
 
 
 # ---- The meta-log (2.1) ----
@@ -350,7 +30,7 @@ def check_leaf(leaf, first=False):
     if first:
         need(kind == "key", "the first leaf is not a key")
         del fields["previous"]
-    need(types_of(leaf) == fields, f"a {kind} leaf without its fields")
+    need(has_types(leaf, **fields), f"a {kind} leaf without its fields")
     count(leaf["time"], "time", -I64)
     if "stream" in leaf:
         log_of(leaf["stream"])
@@ -359,7 +39,7 @@ def check_leaf(leaf, first=False):
         check_columns(leaf["columns"])
     elif kind == "commit":
         for s in leaf["streams"]:
-            need(types_of(s) == {"root": bytes, "size": int, "stream": str} and len(s["root"]) == 32, "a commit leaf without its fields")
+            need(has_types(s, root=bytes, size=int, stream=str) and len(s["root"]) == 32, "a commit leaf without its fields")
             need(log_of(s["stream"]) and count(s["size"], "a size", 1), "not a stream")
         ascending([s["stream"] for s in leaf["streams"]], "streams")
         need(leaf["streams"], "a commit of no stream")
@@ -376,7 +56,7 @@ def ascending(values, what):
 def check_columns(columns):
     for c in columns:
         decimal = {"precision": int, "scale": int} if c["kind"] == "decimal" else {}
-        need(types_of(c) == {"kind": str, "name": str, **decimal} and c["kind"] in KINDS and c["name"] not in LEDGER, "a schema leaf without its fields")
+        need(has_types(c, kind=str, name=str, **decimal) and c["kind"] in KINDS and c["name"] not in LEDGER, "a schema leaf without its fields")
         need(not decimal or 0 < c["precision"] <= 18 and 0 <= c["scale"] < I64, "a decimal's precision or scale")
     need(len({c["name"] for c in columns}) == len(columns), "a column is listed twice")
 
@@ -414,7 +94,7 @@ class MetaLog:
             for s in leaf["streams"]:
                 need(log_of(s["stream"]) in self.schemas, f"{s['stream']} has no schema")
                 commits = self.commits.setdefault(s["stream"], {})
-                need(s["size"] > max(commits, default=0), f"{s['stream']} did not grow")
+                need(s["size"] > next(reversed(commits), 0), f"{s['stream']} did not grow")
                 commits[s["size"]] = s["root"], self.size
         elif kind == "disposal":
             need(leaf["end"] >= self.disposed.get(leaf["stream"], 0), "a disposal goes back")
@@ -470,7 +150,7 @@ def check_published(meta, published, known):
 # ---- Bundle (3) ----
 
 def nodes_of(listed, a, b, what):
-    wanted = compact_range(a, b)
+    wanted = list(compact_range(a, b))
     need(isinstance(listed, list) and [(n["level"], n["index"]) for n in listed] == wanted, f"{what} is not the compact range [{a}, {b})")
     return [(level, index, unhex(n["hash"], 32, what)) for (level, index), n in zip(wanted, listed)]
 
@@ -482,11 +162,11 @@ class Stream:
         need(entry["log"] == log_of(self.name), "manifest.json: stream and log differ", stream=self.name)
         self.commits, self.erasures, self.disposal_end = (d.get(self.name, e) for d, e in ((meta.commits, {}), (meta.erased, ()), (meta.disposed, 0)))
         need(self.commits, "no commit leaf names this stream", "altered", stream=self.name)
-        self.columns, self.newest, self.sid = meta.schemas[entry["log"]], max(self.commits), stream_id(meta.origin, self.name)
+        self.columns, self.newest, self.sid = Columns(meta.schemas[entry["log"]]), next(reversed(self.commits)), stream_id(meta.origin, self.name)
         self.size, self.first, self.end = (count(entry[f], f) for f in ("size", "first", "end"))
         need(self.first <= self.end <= self.size, "manifest.json: not a range", stream=self.name)
         self.previous = unhex(entry["previous_hash"], 32, "previous_hash")
-        need(self.first or self.previous == ZERO, "manifest.json: previous_hash of index 0 is not zero", stream=self.name)
+        need(self.first or self.previous == bytes(32), "manifest.json: previous_hash of index 0 is not zero", stream=self.name)
         self.left, self.right = nodes_of(entry["left"], 0, self.first, "left"), nodes_of(entry["right"], self.end, self.size, "right")
         self.files = [self.file(f, manifest["record_format"]) for f in entry["files"]]
         self.disposed, self.agreed, self.last_time, self.rewritten, self.time_back = min(self.first, self.disposal_end), self.first, -I64, None, None
@@ -527,16 +207,14 @@ class Stream:
     def check_file(self, full, path, first, end):
         index = first
         try:
-            rows = (ParquetRecords if path.endswith(".parquet") else NdjsonRecords)(full, self.columns)
             try:
-                for record in rows:
-                    self.check_record(record, index, end, rows, path)
+                for record in rows(full, self.columns):
+                    self.check_record(record, index, end, path)
                     index += 1
                 need(index == end, "the file ends too soon", "altered")
             except Fail as e:
-                if e.verdict == "altered" and rows.rows < end - first:
-                    raise self.gap({record[1] for record in rows}, first, end, path)
-                raise
+                there = [record[1] for record in rows(full, self.columns)] if e.verdict == "altered" else range(first, end)
+                raise self.gap(set(there), first, end, path) if len(there) < end - first else e
         except Fail as e:
             raise Fail(e.verdict, e.reason, **(e.where or dict(stream=self.name, index=index, file=path)))
         except (*BAD_INPUT, OSError) as e:
@@ -549,7 +227,7 @@ class Stream:
         last = min((i for i in there if i is not None and gap < i < end), default=end) - 1
         return Fail("missing", "the file does not have them", stream=self.name, first=gap, last=last, file=path)
 
-    def check_record(self, record, index, end, rows, path):
+    def check_record(self, record, index, end, path):
         number, at, recorded_at, salt, stored, erased, values = record
         need(None not in (number, at, recorded_at, stored), "a ledger column is null")
         need(index < end, f"record {at} is beyond the range", "altered")
@@ -560,7 +238,7 @@ class Stream:
             self.erased += 1
         else:
             need(salt is not None, "no salt")
-        payload_hash = erased or sha(salt, rows.payload(values))
+        payload_hash = erased or sha(salt, self.columns.payload(values))
         need(leaf_hash(self.sid, index, number, recorded_at, payload_hash, self.previous) == stored, "does not match its hash", "altered")
         if recorded_at < self.last_time and not self.time_back:
             self.time_back = Fail("malformed", "recorded_at goes back", stream=self.name, index=index, file=path)
@@ -585,12 +263,10 @@ class Stream:
     def check_sums(self, folder):
         """Step 8"""
         for path, _, _, size, digest in self.files:
-            h, n = hashlib.sha256(), 0
-            with open(regular_file(folder, path), "rb") as f:
-                while chunk := f.read(1 << 20):
-                    h.update(chunk)
-                    n += len(chunk)
-            need((n, h.digest()) == (size, digest), "every record is right, but the file is not the listed one, byte for byte", "altered", stream=self.name, file=path)
+            full = regular_file(folder, path)
+            with open(full, "rb") as f:
+                same = (os.path.getsize(full), hashlib.file_digest(f, "sha256").digest()) == (size, digest)
+            need(same, "every record is right, but the file is not the listed one, byte for byte", "altered", stream=self.name, file=path)
 
 
 def read_notes(folder, origin):
@@ -610,7 +286,7 @@ def check_contents(folder, streams, meta, whole):
     by_name = {s.name: s for s in streams}
     need(len(by_name) == len(streams), "manifest.json: a stream is listed twice")
     for name, commits in meta.commits.items():
-        need(name in by_name or not whole, "the stream is absent", "missing", stream=name, first=0, last=max(commits) - 1)
+        need(name in by_name or not whole, "the stream is absent", "missing", stream=name, first=0, last=next(reversed(commits)) - 1)
     for stream in streams:
         stream.check_listed(whole)
     listed = {f[0] for s in streams for f in s.files}
@@ -648,8 +324,7 @@ def authority(erased, disposed):
 
 
 def verify_bundle(folder, key, published, complete, say):
-    if not os.path.isfile(os.path.join(folder, "manifest.json")):
-        raise CannotWork(f"{folder} is not a bundle: it has no manifest.json")
+    need(os.path.isfile(os.path.join(folder, "manifest.json")), f"{folder} is not a bundle: it has no manifest.json", None)
     manifest = parse_json(read(regular_file(folder, "manifest.json")), "manifest.json")
     need(manifest["format"] == "muniment-bundle/1", "manifest.json: not muniment-bundle/1")
     need(manifest["scope"] in ("all", "selection") and manifest["record_format"] in ("parquet", "ndjson"), "manifest.json: scope or record_format")
@@ -732,10 +407,6 @@ def verify_proof(proof, key):
 
 # ---- Command line ----
 
-def first_line(e):
-    return (str(e).splitlines() or [type(e).__name__])[0][:200]
-
-
 def describe(fail, with_stream=True):
     w = fail.where
     parts = [w.get("stream") if with_stream else None, f"record {w['index']}" if "index" in w else f"records {w['first']}–{w['last']}" if "first" in w else None,
@@ -749,28 +420,20 @@ def clean(text):
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def load_input(path):
-    if not os.path.isfile(path):
-        raise CannotWork(f"{path} is not a file")
-    return read(path)
-
-
 def run(args, say):
     try:
-        key = Key((load_input(args.key).decode("utf-8") if os.path.isfile(args.key) else args.key).strip())
+        key = Key((read(args.key).decode("utf-8") if os.path.isfile(args.key) else args.key).strip())
     except (Fail, *BAD_INPUT) as e:
-        raise CannotWork(f"--key: {first_line(e)}")
+        raise Fail(None, f"--key: {first_line(e)}")
     if args.note:
-        note = Note(load_input(args.note), "the checkpoint")
+        note = Note(read(args.note), "the checkpoint")
         need(note.signed_by(key), "the checkpoint is not signed by the trusted key", "forged")
         return f"checkpoint of {note.origin}, {note.size:,} leaves, root {note.root.hex()}", dict(size=note.size, root=note.root.hex())
     if args.proof:
-        text, facts = verify_proof(parse_json(load_input(args.proof), "the proof"), key)
+        text, facts = verify_proof(parse_json(read(args.proof), "the proof"), key)
         say(json.dumps(facts["record"], indent=2))
         return text, facts
-    if not os.path.isdir(args.bundle):
-        raise CannotWork(f"{args.bundle} is not a folder")
-    published = Note(load_input(args.checkpoint), "the published checkpoint") if args.checkpoint else None
+    published = Note(read(args.checkpoint), "the published checkpoint") if args.checkpoint else None
     return verify_bundle(args.bundle, key, published, args.complete, say)
 
 
@@ -797,12 +460,10 @@ def main(argv=None):
             code, line = 0, f"valid: {text}"
         except BAD_INPUT as e:
             raise Fail("malformed", f"cannot be understood: {type(e).__name__}: {first_line(e)}")
-    except Fail as e:
+    except (Fail, OSError) as e:
+        e = e if isinstance(e, Fail) else Fail(None, str(e))
         result.update(e.where, verdict=e.verdict, reason=e.reason)
-        code, line = 1, describe(e)
-    except (CannotWork, OSError) as e:
-        result.update(reason=str(e))
-        code, line = 2, f"could not verify: {e}"
+        code, line = (1, describe(e)) if e.verdict else (2, f"could not verify: {e}")
     say(line)
     if args.json:
         print(json.dumps(result))

@@ -1,2 +1,71 @@
-//! The `muniment` command.
-fn main() {}
+//! The `muniment` command: serves, takes in, asks, proves and verifies.
+
+mod args;
+mod compact;
+mod config;
+mod data_folder;
+mod demo;
+mod entity;
+mod error;
+mod evidence;
+mod ingest;
+mod keys;
+mod logging;
+mod progress;
+mod serve;
+mod sql;
+
+use args::{Arguments, Command};
+use clap::Parser;
+use config::{Config, Loaded};
+use error::{CliError, Result};
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            error.report();
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode> {
+    let Arguments { global, command } = arguments;
+    if let Command::Config { reference: true } = command {
+        print!("{}", config::reference());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let loaded = config::load(&global.flags(&command))?;
+    if let Command::Config { .. } = command {
+        print!("{}", loaded.print());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::file("starting", "the asynchronous runtime"))?;
+    runtime.block_on(execute(command, loaded))
+}
+
+async fn execute(command: Command, loaded: Loaded) -> Result<ExitCode> {
+    let config: Config = loaded.config;
+    match command {
+        Command::Serve => serve::run(config).await,
+        Command::Demo(options) => demo::run(config, options).await,
+        Command::Ingest(options) => ingest::run(config, options).await,
+        Command::Sql(options) => sql::run(config, options).await,
+        Command::History(options) => entity::history(config, options).await,
+        Command::At(options) => entity::at(config, options).await,
+        Command::Verify(options) => evidence::verify(config, options).await,
+        Command::Export(options) => evidence::export(config, options).await,
+        Command::Prove(options) => evidence::prove(config, options).await,
+        Command::Check(options) => evidence::check(&options),
+        Command::Checkpoint => evidence::checkpoint(config).await,
+        Command::Key { command: args::KeyCommand::Rotate { server } } => keys::rotate(config, server).await,
+        Command::Compact => compact::run(config).await,
+        Command::Config { .. } => Ok(ExitCode::SUCCESS),
+    }
+}

@@ -133,9 +133,8 @@ impl Step {
     /// Adds the commit leaf over the streams touched. Returns the commit's number.
     pub(crate) fn commit_leaf(&mut self) -> u64 {
         let heads = self.heads.streams.iter().filter(|(name, _)| self.touched.contains_key(*name));
-        let streams = heads
-            .map(|(name, head)| StreamHead { stream: name.clone(), size: head.frontier.size(), root: head.frontier.root() })
-            .collect();
+        let streams =
+            heads.map(|(name, head)| StreamHead { stream: name.clone(), size: head.frontier.size(), root: head.frontier.root() }).collect();
         let number = self.leaf(&MetaLeaf::Commit { time: self.commit.time, streams });
         let rows = self.heads.streams.iter().filter(|(name, _)| self.touched.contains_key(*name)).map(|(name, head)| StreamRow {
             stream: name.clone(),

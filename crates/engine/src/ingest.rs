@@ -5,7 +5,7 @@ use crate::error::{EngineError, Result};
 use crate::metrics::Failure;
 use crate::prepare::{Part, prepare};
 use bytes::Bytes;
-use muniment_model::{Format, ParseOptions, Table};
+use muniment_model::{Format, ParseOptions, Parsed, Table};
 use muniment_store::month_of;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -197,7 +197,6 @@ impl Engine {
         prepared._memory = Some(memory);
         self.submit(prepared).await
     }
-
 }
 
 impl Shared {
@@ -212,14 +211,18 @@ impl Shared {
         Ok(Some(Receipt { replayed: true, ..receipt }))
     }
 
-    /// Parses a body and hashes its records.
-    pub(crate) async fn prepare(&self, table: &'static Table, body: &[u8], format: Format) -> Result<Prepared> {
-        let now = crate::now();
+    fn parse(&self, table: &'static Table, body: &[u8], format: Format, now: i64) -> Result<Parsed> {
         let mut limits = muniment_model::Limits::default();
         limits.max_records = self.limits.records.min(limits.max_records);
         let mut uuid = || uuid::Uuid::new_v4().into_bytes();
         let mut options = ParseOptions { now, format, limits, uuid: &mut uuid, retention_years: None };
-        let parsed = muniment_model::parse(table, body, &mut options).map_err(EngineError::Invalid)?;
+        muniment_model::parse(table, body, &mut options).map_err(EngineError::Invalid)
+    }
+
+    /// Parses a body and hashes its records.
+    pub(crate) async fn prepare(&self, table: &'static Table, body: &[u8], format: Format) -> Result<Prepared> {
+        let now = crate::now();
+        let parsed = self.parse(table, body, format, now)?;
         let first_id = self.allocate_ids(table, parsed.records);
         let month: Arc<str> = Arc::from(month_of(now));
         let mut parts = Vec::with_capacity(parsed.batches.len());

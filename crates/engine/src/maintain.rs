@@ -43,7 +43,7 @@ where
 
 async fn flush(engine: &Engine) {
     let (metrics, config) = (engine.metrics(), engine.config());
-    let mut work = async || -> Result<(), muniment_store::StoreError> {
+    let work = async || -> Result<(), muniment_store::StoreError> {
         let files = engine.store().flush(&config.flush, crate::now(), false).await?;
         metrics.flushes.inc_by(files.len() as u64);
         if files.is_empty() {

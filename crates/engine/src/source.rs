@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use xxhash_rust::xxh3::Xxh3;
 
 /// Bytes of a chunk: large enough for parallel work and few commits, small enough to bound memory.
-const CHUNK_BYTES: usize = 4 << 20;
+const CHUNK_BYTES: usize = 2 << 20;
 
 /// A source of NDJSON records.
 pub struct FileIngest<'a> {
@@ -67,19 +67,11 @@ struct Chunks {
 
 impl Chunks {
     fn read_up_to(&mut self, buffer: &mut Vec<u8>, length: usize) -> std::io::Result<bool> {
-        let start = buffer.len();
-        buffer.resize(length, 0);
-        let mut filled = start;
-        while filled < length {
-            match self.reader.read(&mut buffer[filled..]) {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        buffer.truncate(filled);
-        Ok(filled < length)
+        let wanted = length.saturating_sub(buffer.len());
+        buffer.reserve_exact(wanted);
+        #[expect(clippy::disallowed_methods, reason = "`take` limits it")]
+        let read = std::io::Read::by_ref(&mut self.reader).take(wanted as u64).read_to_end(buffer)?;
+        Ok(read < wanted)
     }
 
     /// Skips what an earlier run has taken in, and checks that it is still the same.

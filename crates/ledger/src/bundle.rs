@@ -134,8 +134,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 8] =
-        [Self::Text, Self::Json, Self::Inet, Self::Uuid, Self::Int, Self::Bool, Self::Timestamp, Self::Decimal];
+    pub const ALL: [Self; 8] = [Self::Text, Self::Json, Self::Inet, Self::Uuid, Self::Int, Self::Bool, Self::Timestamp, Self::Decimal];
 
     /// Its name in leaves and manifests.
     pub fn name(self) -> &'static str {

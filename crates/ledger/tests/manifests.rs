@@ -6,7 +6,7 @@ use muniment_ledger::bundle::{Kind, Manifest, RecordFormat, Scope};
 const MANIFEST: &str = r#"{
   "format": "muniment-bundle/1", "origin": "audit.example.org/1c0f", "created_at": 1767225600000000,
   "vkey": "audit.example.org/1c0f+0123abcd+AQ", "scope": "all", "record_format": "parquet",
-  "columns": { "sys_audit_log": [ { "name": "table_name", "kind": "text" }, { "name": "x", "kind": "decimal", "scale": 6 } ] },
+  "columns": { "sys_audit_log": [ { "name": "table_name", "kind": "text" }, { "name": "x", "kind": "decimal", "precision": 18, "scale": 6 } ] },
   "streams": [ {
     "stream": "sys_audit_log/7y", "log": "sys_audit_log", "size": 1200, "first": 8, "end": 1200,
     "previous_hash": "0000000000000000000000000000000000000000000000000000000000000000",

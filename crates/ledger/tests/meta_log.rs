@@ -1,21 +1,34 @@
 //! Meta-log leaves and checkpoints: round trips, known bytes, and what is refused.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use muniment_ledger::bundle::{Column, Kind};
 use muniment_ledger::checkpoint::{self, Checkpoint, SigningKey, VerifierKey};
 use muniment_ledger::meta::{MetaLeaf, StreamHead};
 use muniment_ledger::{Error, Hash};
 use proptest::prelude::*;
 
+fn any_column() -> impl Strategy<Value = Column> {
+    (".*", prop::sample::select(&Kind::ALL[..]), 1..=Column::MAX_PRECISION).prop_map(|(name, kind, digits)| {
+        let digits = (kind == Kind::Decimal).then_some(digits);
+        Column { name, kind, precision: digits, scale: digits.map(|digits| digits / 2) }
+    })
+}
+
 fn any_leaf() -> impl Strategy<Value = MetaLeaf> {
     let head = |(size, root): (u64, Hash)| move |stream: String| StreamHead { stream, size, root };
-    let heads = prop::collection::btree_map("[a-z]{0,30}", any::<(u64, Hash)>(), 0..4)
+    let heads = prop::collection::btree_map("[a-z]{0,30}", (0..1_u64 << 63, any::<Hash>()), 1..4)
         .prop_map(move |heads| heads.into_iter().map(|(name, rest)| head(rest)(name)).collect());
     prop_oneof![
         (any::<i64>(), ".*", prop::option::of(".*")).prop_map(|(time, vkey, previous)| MetaLeaf::Key { time, vkey, previous }),
         (any::<i64>(), heads).prop_map(|(time, streams)| MetaLeaf::Commit { time, streams }),
+        (any::<i64>(), ".*", prop::collection::vec(any_column(), 0..5)).prop_map(|(time, log, columns)| MetaLeaf::Schema {
+            time,
+            log,
+            columns
+        }),
         any::<i64>().prop_map(|time| MetaLeaf::Heartbeat { time }),
-        (any::<i64>(), any::<u64>(), ".*", ".*").prop_map(|(time, end, policy, stream)| MetaLeaf::Disposal { time, stream, end, policy }),
-        (any::<i64>(), prop::collection::btree_set(any::<u64>(), 0..40), ".*", ".*").prop_map(|(time, indexes, authority, stream)| {
+        (any::<i64>(), 0..1_u64 << 63, ".*", ".*").prop_map(|(time, end, policy, stream)| MetaLeaf::Disposal { time, stream, end, policy }),
+        (any::<i64>(), prop::collection::btree_set(0..1_u64 << 63, 0..40), ".*", ".*").prop_map(|(time, indexes, authority, stream)| {
             MetaLeaf::Erasure { time, stream, indexes: indexes.into_iter().collect(), authority }
         }),
     ]
@@ -71,6 +84,12 @@ fn map_keys_are_sorted_by_their_encoding() {
     let leaf = MetaLeaf::Disposal { time: 1, stream: "s".to_owned(), end: 3, policy: "p".to_owned() };
     let expected: &[u8] = b"\xa5\x63end\x03\x64time\x01\x64type\x68disposal\x66policy\x61p\x66stream\x61s";
     assert_eq!(leaf.encode(), expected);
+    let column = |name: &str, kind, precision, scale| Column { name: name.to_owned(), kind, precision, scale };
+    let columns = vec![column("x", Kind::Decimal, Some(18), Some(6)), column("n", Kind::Int, None, None)];
+    let leaf = MetaLeaf::Schema { time: 1, log: "l".to_owned(), columns };
+    let expected: &[u8] = b"\xa4\x63log\x61l\x64time\x01\x64type\x66schema\x67columns\x82\
+        \xa4\x64kind\x67decimal\x64name\x61x\x65scale\x06\x69precision\x12\xa2\x64kind\x63int\x64name\x61n";
+    assert_eq!(leaf.encode(), expected);
     let leaf = MetaLeaf::Key { time: 1, vkey: "k".to_owned(), previous: Some("j".to_owned()) };
     assert_eq!(leaf.encode(), b"\xa4\x64time\x01\x64type\x63key\x64vkey\x61k\x68previous\x61j");
 }
@@ -98,6 +117,9 @@ fn leaves_that_are_not_deterministic_are_refused() {
         ("unknown type", b"\xa2\x64time\x01\x64type\x65other"),
         ("time is text", b"\xa2\x64time\x61a\x64type\x69heartbeat"),
         ("bytes follow", b"\xa2\x64time\x01\x64type\x69heartbeat\x00"),
+        ("no stream", b"\xa3\x64time\x01\x64type\x66commit\x67streams\x80"),
+        ("number too large", b"\xa5\x63end\x1b\x80\0\0\0\0\0\0\0\x64time\x01\x64type\x68disposal\x66policy\x61p\x66stream\x61s"),
+        ("decimal without digits", b"\xa4\x63log\x61l\x64time\x01\x64type\x66schema\x67columns\x81\xa2\x64kind\x67decimal\x64name\x61x"),
         ("time missing", b"\xa1\x64type\x69heartbeat"),
     ];
     for (name, bytes) in cases {

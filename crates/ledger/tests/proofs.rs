@@ -5,7 +5,7 @@ mod common;
 
 use common::{Book, ORIGIN, OTHER, STREAM};
 use muniment_ledger::checkpoint::SigningKey;
-use muniment_ledger::meta::MetaLeaf;
+use muniment_ledger::meta::{MetaLeaf, StreamHead};
 use muniment_ledger::proof::{Proof, ProofError, check};
 use muniment_ledger::{Value, payload_hash};
 
@@ -21,7 +21,7 @@ fn book() -> Book {
 }
 
 fn reason(book: &Book, change: impl FnOnce(&mut Proof)) -> String {
-    let mut proof = book.proof(STREAM, 7, 2);
+    let mut proof = book.proof(STREAM, 7, 4);
     change(&mut proof);
     check(&proof, book.keys[0].verifier_key()).unwrap_err().to_string()
 }
@@ -30,7 +30,7 @@ fn reason(book: &Book, change: impl FnOnce(&mut Proof)) -> String {
 fn p5_a_proof_shows_its_record_with_nothing_but_a_key() {
     let book = book();
     let trusted = book.keys[0].verifier_key();
-    for (stream, index, commit) in [(STREAM, 0, 1), (STREAM, 4, 2), (STREAM, 10, 2), (STREAM, 12, 4), (OTHER, 2, 1)] {
+    for (stream, index, commit) in [(STREAM, 0, 3), (STREAM, 4, 4), (STREAM, 10, 4), (STREAM, 12, 6), (OTHER, 2, 3)] {
         let proof = book.proof(stream, index, commit);
         let json = serde_json::to_vec_pretty(&proof).unwrap();
         let read = Proof::parse(&json).unwrap();
@@ -47,14 +47,15 @@ fn p5_a_proof_shows_its_record_with_nothing_but_a_key() {
 fn a_proof_is_the_json_of_the_format() {
     let mut book = Book::new();
     book.commit(&[(STREAM, 1)]);
-    let proof = book.proof(STREAM, 0, 1);
+    let proof = book.proof(STREAM, 0, 3);
     let json = serde_json::to_value(&proof).unwrap();
     assert_eq!(json["format"], "muniment-proof/1");
     assert_eq!(json["previous_hash"], "0".repeat(64));
     assert_eq!(json["payload"], "omFhGQPoYWL1");
     assert_eq!(json["salt"].as_str().unwrap().len(), 32);
-    assert_eq!(json["commit"]["number"], 1);
+    assert_eq!(json["commit"]["number"], 3);
     assert_eq!(json["rotations"], serde_json::json!([]));
+    assert_eq!(json["schema"]["number"], 1);
     let text = serde_json::to_string(&proof).unwrap();
     let upper = text.replace(&hex::encode(proof.salt), &hex::encode_upper(proof.salt));
     for bad in [text.replace("\"id\"", "\"number\""), text.replace("{\"format\"", "{\"x\":1,\"format\""), upper] {
@@ -65,8 +66,8 @@ fn a_proof_is_the_json_of_the_format() {
 #[test]
 fn each_way_to_fail_has_its_reason() {
     let book = book();
-    let other_commit = book.proof(STREAM, 7, 4).commit;
-    let of_other = book.proof(OTHER, 1, 1);
+    let other_commit = book.proof(STREAM, 7, 6).commit;
+    let of_other = book.proof(OTHER, 1, 3);
     let heartbeat = MetaLeaf::Heartbeat { time: 1 }.encode();
     let say = |change: &dyn Fn(&mut Proof)| reason(&book, change);
     insta::assert_snapshot!(say(&|proof| proof.format = "muniment-proof/2".to_owned()), @"its format is “muniment-proof/2”, not muniment-proof/1");
@@ -76,26 +77,36 @@ fn each_way_to_fail_has_its_reason() {
     insta::assert_snapshot!(say(&|proof| proof.commit.leaf[0] = 0), @"the commit leaf cannot be read");
     insta::assert_snapshot!(say(&|proof| proof.commit.leaf = heartbeat.clone()), @"the leaf that should be a commit is not one");
     insta::assert_snapshot!(reason(&book, |proof| {
-        proof.commit.leaf = MetaLeaf::Commit { time: 1, streams: vec![] }.encode();
+        proof.commit.leaf = MetaLeaf::Commit { time: 1, streams: vec![StreamHead { stream: OTHER.to_owned(), size: 9, root: [0; 32] }] }.encode();
     }), @"the commit leaf does not name sys_audit_log/7y");
     insta::assert_snapshot!(say(&|proof| proof.commit = other_commit.clone()), @"record 7 is not in the stream of 13 records that was committed");
     insta::assert_snapshot!(say(&|proof| proof.stream_path.clone_from(&of_other.stream_path)), @"record 7 is not in the stream of 11 records that was committed");
-    insta::assert_snapshot!(say(&|proof| proof.commit.number = 3), @"leaf 3 is not in the meta-log of 7 leaves that was signed");
-    insta::assert_snapshot!(say(&|proof| proof.commit.path[0][0] ^= 1), @"leaf 2 is not in the meta-log of 7 leaves that was signed");
+    insta::assert_snapshot!(say(&|proof| proof.commit.number = 3), @"leaf 3 is not in the meta-log of 9 leaves that was signed");
+    insta::assert_snapshot!(say(&|proof| proof.commit.path[0][0] ^= 1), @"leaf 4 is not in the meta-log of 9 leaves that was signed");
     insta::assert_snapshot!(say(&|proof| proof.rotations.clear()), @"the checkpoint is not signed by a trusted key");
     insta::assert_snapshot!(say(&|proof| { proof.rotations.pop(); }), @"the checkpoint is not signed by a trusted key");
-    insta::assert_snapshot!(say(&|proof| proof.rotations.swap(0, 1)), @"the checkpoint of rotation 0 is not signed by a trusted key");
+    insta::assert_snapshot!(say(&|proof| proof.rotations.swap(0, 1)), @"rotation 1 does not follow the key before it");
     insta::assert_snapshot!(say(&|proof| proof.rotations[1].leaf[0] = 0), @"the key leaf of rotation 1 cannot be read");
     insta::assert_snapshot!(say(&|proof| proof.rotations[1].leaf.clone_from(&heartbeat)), @"the leaf of rotation 1 is not a rotation of this ledger's key");
     insta::assert_snapshot!(say(&|proof| proof.rotations[1].number = 1), @"the key leaf of rotation 1 is not in the meta-log that was signed");
-    insta::assert_snapshot!(say(&|proof| proof.rotations[1] = proof.rotations[0].clone()), @"the checkpoint is not signed by a trusted key");
+    insta::assert_snapshot!(say(&|proof| proof.rotations[1] = proof.rotations[0].clone()), @"rotation 1 does not follow the key before it");
+}
+
+#[test]
+fn the_schema_must_be_that_of_the_log() {
+    let book = book();
+    let of_other = book.proof(OTHER, 1, 3).schema;
+    let say = |change: &dyn Fn(&mut Proof)| reason(&book, change);
+    insta::assert_snapshot!(say(&|proof| proof.schema = of_other.clone()), @"the leaf that should be the schema of sys_audit_log is not");
+    insta::assert_snapshot!(say(&|proof| proof.schema = proof.commit.clone()), @"the leaf that should be the schema of sys_audit_log is not");
+    insta::assert_snapshot!(say(&|proof| proof.schema.path[0][0] ^= 1), @"leaf 1 is not in the meta-log of 9 leaves that was signed");
 }
 
 #[test]
 fn a_payload_that_is_not_one_is_named() {
     let mut book = Book::new();
     book.commit(&[(STREAM, 1)]);
-    let mut proof = book.proof(STREAM, 0, 1);
+    let mut proof = book.proof(STREAM, 0, 3);
     proof.payload = vec![0x80];
     let header = muniment_ledger::Header {
         stream: muniment_ledger::StreamId::new(ORIGIN, STREAM),
@@ -113,8 +124,8 @@ fn a_payload_that_is_not_one_is_named() {
 fn a_key_that_nobody_trusts_proves_nothing() {
     let book = book();
     let stranger = SigningKey::from_bytes(ORIGIN, &[77; 32]).unwrap();
-    let proof = book.proof(STREAM, 7, 2);
-    assert!(matches!(check(&proof, stranger.verifier_key()), Err(ProofError::RotationCheckpoint(0, _))));
+    let proof = book.proof(STREAM, 7, 4);
+    assert!(matches!(check(&proof, stranger.verifier_key()), Err(ProofError::UntrustedChain)));
     let mut proof = proof;
     proof.rotations.clear();
     assert!(matches!(check(&proof, stranger.verifier_key()), Err(ProofError::Checkpoint(_))));
@@ -124,7 +135,7 @@ fn a_key_that_nobody_trusts_proves_nothing() {
 #[test]
 fn p5_every_changed_byte_of_what_is_hashed_is_found() {
     let book = book();
-    let good = book.proof(STREAM, 7, 2);
+    let good = book.proof(STREAM, 7, 4);
     let trusted = book.keys[0].verifier_key();
     let refused = |change: &dyn Fn(&mut Proof)| {
         let mut proof = good.clone();

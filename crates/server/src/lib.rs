@@ -1,1 +1,21 @@
-//! HTTP.
+//! The HTTP interface: takes records in, answers questions, shows the ledger. It knows HTTP and nothing of how records are kept; the engine knows
+//! nothing of HTTP.
+//!
+//! What a client is told and what an operator is told are two things: answers carry a stable code and a plain message, logs the whole chain of sources.
+
+mod answer;
+mod body;
+mod connection;
+mod decode;
+mod entities;
+mod ledger;
+mod logs;
+mod openapi;
+mod peers;
+mod routes;
+mod serve;
+mod sql;
+mod status;
+
+pub use muniment_engine::query::QueryLimits;
+pub use serve::{Server, ServerConfig, ServerError};

@@ -82,11 +82,7 @@ impl StoreError {
     pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| {
-            if source.kind() == std::io::ErrorKind::StorageFull {
-                Self::Full { action }
-            } else {
-                Self::File { action, path, source }
-            }
+            if source.kind() == std::io::ErrorKind::StorageFull { Self::Full { action } } else { Self::File { action, path, source } }
         }
     }
 

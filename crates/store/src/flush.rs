@@ -3,18 +3,18 @@
 //! Each step writes and syncs a file first, then swaps it in with one transaction. A crash leaves either the old or the new state, and at most an
 //! orphan file, which is removed when the folder is next opened.
 
+use crate::Store;
 use crate::catalog::StreamSnapshot;
 use crate::db::{BatchRow, FileRow, Replacement};
 use crate::error::{Result, StoreError};
 use crate::hot::{Ledgered, decode};
 use crate::parquet_file::{FileWriter, hash_file};
 use crate::time::month_of;
-use crate::Store;
 use muniment_ledger::Hash;
 use muniment_model::Table;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 /// When hot batches move to Parquet. The first limit that a stream reaches decides.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +60,7 @@ pub(crate) struct Retired {
 }
 
 /// Hot bytes decoded at a time while flushing.
-const FLUSH_STEP_BYTES: u64 = 4 << 20;
+const FLUSH_STEP_BYTES: u64 = 1 << 20;
 
 impl Store {
     /// Flushes every stream that has reached a limit of the policy; with `all`, every stream that has hot batches. Returns the new files.
@@ -221,9 +221,8 @@ fn is_due(stream: &StreamSnapshot, policy: &FlushPolicy, now: i64) -> bool {
 fn first_run(hot: &[Arc<BatchRow>], file_records: u64) -> &[Arc<BatchRow>] {
     let Some(oldest) = hot.first() else { return hot };
     let month = month_of(oldest.extent.recorded_from);
-    let fits = |batch: &&Arc<BatchRow>| {
-        batch.extent.end - oldest.extent.first <= file_records && month_of(batch.extent.recorded_from) == month
-    };
+    let fits =
+        |batch: &&Arc<BatchRow>| batch.extent.end - oldest.extent.first <= file_records && month_of(batch.extent.recorded_from) == month;
     &hot[..hot.iter().take_while(fits).count().max(1)]
 }
 

@@ -36,9 +36,8 @@ pub fn encode(batch: &RecordBatch) -> Result<Bytes> {
             .map_err(fail())?;
     }
     let mut dictionaries = DictionaryTracker::new(true);
-    let (_, encoded) = IpcDataGenerator::default()
-        .encode(&batch, &mut dictionaries, &options, &mut IpcWriteContext::default())
-        .map_err(fail())?;
+    let (_, encoded) =
+        IpcDataGenerator::default().encode(&batch, &mut dictionaries, &options, &mut IpcWriteContext::default()).map_err(fail())?;
     let mut body = Vec::with_capacity(9 + names.len() + encoded.ipc_message.len() + encoded.arrow_data.len());
     body.push(VERSION);
     for part in [names.as_bytes(), &encoded.ipc_message] {
@@ -90,7 +89,8 @@ pub fn complete(stored: &SchemaRef, batch: &RecordBatch, row: Ledgered<'_>) -> R
             "stream_index" => Arc::new(Int64Array::from_iter_values((0..rows as i64).map(|n| row.first as i64 + n))),
             "recorded_at" => Arc::new(TimestampMicrosecondArray::from_value(row.recorded_at, rows).with_timezone("UTC")),
             "blockchain_hash" => Arc::new(
-                FixedSizeBinaryArray::try_new(32, Buffer::from(row.hashes.to_vec()), None).map_err(StoreError::arrow("decoding a batch"))?,
+                FixedSizeBinaryArray::try_new(32, Buffer::from(row.hashes.to_vec()), None)
+                    .map_err(StoreError::arrow("decoding a batch"))?,
             ),
             name => batch.column_by_name(name).cloned().unwrap_or_else(|| new_null_array(field.data_type(), rows)),
         })

@@ -28,7 +28,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 /// Decoded hot batches kept in memory.
-const CACHE_BYTES: usize = 64 * 1024 * 1024;
+const CACHE_BYTES: usize = 48 * 1024 * 1024;
 
 /// How a data folder is opened.
 #[derive(Clone, Debug)]
@@ -139,5 +139,4 @@ impl Store {
         self.catalog.add_batches(streams, rows.collect());
         Ok(())
     }
-
 }

@@ -14,12 +14,7 @@ impl FolderLock {
     /// Takes the lock or says who has it.
     pub fn acquire(folder: &Path) -> Result<Self> {
         let path = folder.join("lock");
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(StoreError::file("opening", &path))?;
+        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(StoreError::file("opening", &path))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: folder.to_owned() }),

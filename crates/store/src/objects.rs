@@ -21,8 +21,11 @@ impl Objects {
     pub fn open(root: &Path) -> Result<Self> {
         std::fs::create_dir_all(root).map_err(StoreError::file("creating", root))?;
         let root = root.canonicalize().map_err(StoreError::file("opening", root))?;
-        let store = LocalFileSystem::new_with_prefix(&root)
-            .map_err(|source| StoreError::File { action: "opening", path: root.clone(), source: source.into() })?;
+        let store = LocalFileSystem::new_with_prefix(&root).map_err(|source| StoreError::File {
+            action: "opening",
+            path: root.clone(),
+            source: source.into(),
+        })?;
         Ok(Self { root, store: Arc::new(store) })
     }
 

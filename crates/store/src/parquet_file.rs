@@ -1,12 +1,12 @@
 //! Writing Parquet files: one stream, one month, in index order.
 
-use crate::error::{Result, StoreError};
-use crate::time::month_of;
 use crate::db::{Extent, FileRow};
+use crate::error::{Result, StoreError};
 use crate::objects::Objects;
+use crate::time::month_of;
+use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
-use arrow_array::RecordBatch;
 use muniment_ledger::{Frontier, Hash, Node};
 use muniment_model::Table;
 use parquet::arrow::ArrowWriter;
@@ -23,11 +23,14 @@ pub const ROW_GROUP_ROWS: usize = 64 * 1024;
 /// Rows of a data page at most: what a point look-up has to decode.
 const PAGE_ROWS: usize = 4096;
 
+/// Level of Zstandard compression.
+const ZSTD_LEVEL: i32 = 3;
+
 /// How a log's files are written.
 pub fn writer_properties(table: &Table) -> WriterProperties {
     let mut builder = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default()))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_write_batch_size(1024)
@@ -50,6 +53,10 @@ pub fn writer_properties(table: &Table) -> WriterProperties {
             builder = builder
                 .set_column_dictionary_enabled(path.clone(), false)
                 .set_column_statistics_enabled(path.clone(), EnabledStatistics::None);
+        }
+        if matches!(column.ty, muniment_model::Type::Timestamp) {
+            builder =
+                builder.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED);
         }
         if column.lookup {
             builder = builder
@@ -141,13 +148,8 @@ impl FileWriter {
         };
         let (sha256, bytes) = hash_file(&self.scratch)?;
         let month = month_of(extent.recorded_from);
-        let path = format!(
-            "logs/{}/{month}/{:012}-{:012}-{}.parquet",
-            self.stream,
-            extent.first,
-            extent.end - 1,
-            hex::encode(&sha256[..8])
-        );
+        let path =
+            format!("logs/{}/{month}/{:012}-{:012}-{}.parquet", self.stream, extent.first, extent.end - 1, hex::encode(&sha256[..8]));
         objects.publish(&self.scratch, &path)?;
         let nodes = nodes_to_bytes(&muniment_ledger::compact_range(self.leaves.first, &self.leaves.hashes));
         Ok(Some(FileRow { path, extent, month, bytes, sha256, previous_hash: self.previous_hash, nodes }))

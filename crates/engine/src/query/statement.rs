@@ -37,7 +37,9 @@ pub(super) fn parse(text: &str) -> Result<Statement> {
         return Err(refused("there is more than one statement".to_owned()));
     }
     let inner = reading(&statement).ok_or_else(|| {
-        refused("only a single SELECT, WITH, VALUES, EXPLAIN, SHOW or DESCRIBE statement is allowed: nothing can be changed here".to_owned())
+        refused(
+            "only a single SELECT, WITH, VALUES, EXPLAIN, SHOW or DESCRIBE statement is allowed: nothing can be changed here".to_owned(),
+        )
     })?;
     match inner.visit(&mut Depth::default()) {
         ControlFlow::Continue(()) => Ok(statement),
@@ -67,7 +69,9 @@ fn count_operators(text: &str, dialect: &dyn Dialect) -> Result<()> {
         match token {
             Token::Whitespace(_) | Token::Comma | Token::Period | Token::Number(..) | Token::SingleQuotedString(_) => {}
             Token::Word(word) if word.keyword == Keyword::NoKeyword => {}
-            Token::Word(word) if matches!(word.keyword, Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT | Keyword::MINUS) => sets += 1,
+            Token::Word(word) if matches!(word.keyword, Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT | Keyword::MINUS) => {
+                sets += 1
+            }
             _ => operators += 1,
         }
     }

@@ -273,7 +273,10 @@ impl MetaVerifier {
         let mut known = vec![trusted.clone()];
         loop {
             let before = known.len();
-            for note in notes.iter().filter(|note| self.accepts(note, &known)) {
+            for note in notes {
+                if !self.accepts(note, &known) {
+                    continue;
+                }
                 for (_, key) in self.rules.keys.iter().filter(|(number, _)| *number < note.checkpoint.size) {
                     if !known.contains(key) {
                         known.push(key.clone());

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
+use muniment_ledger::bundle::{Column, Kind};
 use muniment_ledger::checkpoint::{self, Checkpoint, SigningKey};
 use muniment_ledger::meta::{MetaLeaf, StreamHead};
 use muniment_ledger::proof::{IncludedLeaf, Proof, Rotation};
@@ -41,6 +42,9 @@ impl Book {
         let mut book = Self { keys: vec![], streams: BTreeMap::new(), leaves: vec![], rotations: vec![], time: 1_767_225_600_000_000 };
         book.push(|time| MetaLeaf::Key { time, vkey: key.verifier_key().to_string(), previous: None });
         book.keys.push(key);
+        for stream in [STREAM, OTHER] {
+            book.push(|time| MetaLeaf::Schema { time, log: log_of(stream), columns: columns() });
+        }
         book
     }
 
@@ -120,10 +124,15 @@ impl Book {
             leaf: self.leaves[*size as usize - 1].clone(),
             path: path(*size - 1, &self.leaf_hashes()[..*size as usize]),
         };
+        let included = |number: usize| IncludedLeaf {
+            number: number as u64,
+            leaf: self.leaves[number].clone(),
+            path: path(number as u64, &self.leaf_hashes()),
+        };
         Proof {
             format: "muniment-proof/1".to_owned(),
             origin: ORIGIN.to_owned(),
-            log: stream.split_once('/').unwrap().0.to_owned(),
+            log: log_of(stream),
             stream: stream.to_owned(),
             stream_index: index as u64,
             id: records.ids[index],
@@ -133,11 +142,8 @@ impl Book {
             previous_hash: if index == 0 { NO_HASH } else { records.hashes[index - 1] },
             blockchain_hash: records.hashes[index],
             stream_path: path(index as u64, &records.hashes[..size as usize]),
-            commit: IncludedLeaf {
-                number: commit as u64,
-                leaf: self.leaves[commit].clone(),
-                path: path(commit as u64, &self.leaf_hashes()),
-            },
+            commit: included(commit),
+            schema: included(if stream == STREAM { 1 } else { 2 }),
             checkpoint: self.newest(),
             rotations: self.rotations.iter().map(rotation).collect(),
         }
@@ -172,6 +178,16 @@ impl Records {
         }
         (bytes, offsets)
     }
+}
+
+pub fn log_of(stream: &str) -> String {
+    stream.split_once('/').unwrap().0.to_owned()
+}
+
+/// The data columns of both logs.
+pub fn columns() -> Vec<Column> {
+    let column = |name: &str, kind| Column { name: name.to_owned(), kind, precision: None, scale: None };
+    vec![column("a", Kind::Int), column("b", Kind::Bool)]
 }
 
 pub fn named(name: &str, note: &str) -> NamedNote {

@@ -38,7 +38,11 @@ pub struct SqliteDb {
 impl SqliteDb {
     /// Opens or creates the database for writing. `origin` names a newly created log.
     pub async fn open(path: &Path, origin: &str, now: i64) -> Result<Self> {
-        let options = options(path).create_if_missing(true).page_size(PAGE_BYTES).auto_vacuum(SqliteAutoVacuum::Incremental).journal_mode(SqliteJournalMode::Wal);
+        let options = options(path)
+            .create_if_missing(true)
+            .page_size(PAGE_BYTES)
+            .auto_vacuum(SqliteAutoVacuum::Incremental)
+            .journal_mode(SqliteJournalMode::Wal);
         let options = options
             .synchronous(SqliteSynchronous::Full)
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
@@ -64,7 +68,11 @@ impl SqliteDb {
 }
 
 fn pool(connections: u32) -> SqlitePoolOptions {
-    SqlitePoolOptions::new().max_connections(connections).min_connections(0).acquire_timeout(Duration::from_secs(30)).test_before_acquire(false)
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .min_connections(0)
+        .acquire_timeout(Duration::from_secs(30))
+        .test_before_acquire(false)
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {
@@ -240,7 +248,9 @@ impl CommitDb for SqliteDb {
     async fn remove_flushed(&self, range: Option<(&str, u64, u64)>) -> Result<()> {
         let mut connection = self.write().await?;
         let query = match range {
-            Some((stream, first, end)) => sqlx::query(sql!("delete_hot_batches")).bind(stream.to_owned()).bind(first as i64).bind(end as i64),
+            Some((stream, first, end)) => {
+                sqlx::query(sql!("delete_hot_batches")).bind(stream.to_owned()).bind(first as i64).bind(end as i64)
+            }
             None => sqlx::query(sql!("delete_flushed")),
         };
         query.execute(&mut *connection).await.map_err(StoreError::database("removing flushed batches"))?;

@@ -39,7 +39,9 @@ fn read_column(rows: &[SqliteRow], at: usize, column: &Column) -> Result<ArrayRe
             let array = Decimal128Array::from(scaled).with_precision_and_scale(precision, scale as i8);
             Arc::new(array.map_err(StoreError::arrow("building a register"))?)
         }
-        Type::Text { .. } | Type::Json { .. } | Type::Inet | Type::Uuid | Type::Hash => Arc::new(StringArray::from(values::<&str>(rows, at)?)),
+        Type::Text { .. } | Type::Json { .. } | Type::Inet | Type::Uuid | Type::Hash => {
+            Arc::new(StringArray::from(values::<&str>(rows, at)?))
+        }
     })
 }
 

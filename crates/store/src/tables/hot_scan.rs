@@ -56,9 +56,9 @@ impl PartitionStream for HotPartition {
 /// The schema's columns of a batch, by name, in the schema's types.
 fn project(batch: &RecordBatch, schema: &SchemaRef) -> datafusion::common::Result<RecordBatch> {
     let columns = schema.fields().iter().map(|field| {
-        let column = batch.column_by_name(field.name()).ok_or_else(|| {
-            datafusion::common::DataFusionError::Internal(format!("a hot batch has no column {}", field.name()))
-        })?;
+        let column = batch
+            .column_by_name(field.name())
+            .ok_or_else(|| datafusion::common::DataFusionError::Internal(format!("a hot batch has no column {}", field.name())))?;
         Ok(cast(column, field.data_type())?)
     });
     let columns = columns.collect::<datafusion::common::Result<Vec<_>>>()?;

@@ -1,0 +1,199 @@
+//! The configuration as it is written: every key once, with its type, default and meaning.
+
+use super::units::{Size, Span};
+use muniment_engine::EngineConfig;
+use muniment_engine::query::QueryLimits;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The configuration as it is written. [`KEYS`] says what each key means.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    pub data: PathBuf,
+    pub listen: String,
+    pub origin: Option<String>,
+    #[serde(deserialize_with = "folders")]
+    pub publish: Option<Vec<PathBuf>>,
+    pub heartbeat: Span,
+    pub idempotency: Span,
+    pub limits: Limits,
+    pub flush: Flush,
+    pub compaction: Compaction,
+    pub query: Query,
+    pub log: Log,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    pub body_bytes: Size,
+    pub records: usize,
+    pub memory_bytes: Size,
+    pub hot_bytes: Size,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Flush {
+    pub bytes: Size,
+    pub batches: usize,
+    pub age: Span,
+    pub file_records: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compaction {
+    pub target_records: u64,
+    pub min_files: usize,
+    pub grace: Span,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Query {
+    pub memory: Size,
+    pub time: Span,
+    pub rows: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    pub format: LogFormat,
+    pub level: String,
+}
+
+/// Form of the program's own messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let engine = EngineConfig::new("muniment-data");
+        let query = QueryLimits::default();
+        Self {
+            data: engine.data,
+            listen: "127.0.0.1:7117".to_owned(),
+            origin: None,
+            publish: None,
+            heartbeat: Span(engine.heartbeat),
+            idempotency: Span(engine.idempotency),
+            limits: Limits {
+                body_bytes: Size(engine.limits.body_bytes as u64),
+                records: engine.limits.records,
+                memory_bytes: Size(engine.limits.memory_bytes as u64),
+                hot_bytes: Size(engine.limits.hot_bytes),
+            },
+            flush: Flush {
+                bytes: Size(engine.flush.bytes),
+                batches: engine.flush.batches,
+                age: Span(Duration::from_micros(engine.flush.age.unsigned_abs())),
+                file_records: engine.flush.file_records,
+            },
+            compaction: Compaction {
+                target_records: engine.compaction.target_records,
+                min_files: engine.compaction.min_files,
+                grace: Span(engine.grace),
+            },
+            query: Query { memory: Size(query.memory_bytes as u64), time: Span(query.time), rows: query.rows },
+            log: Log { format: LogFormat::Pretty, level: "info".to_owned() },
+        }
+    }
+}
+
+/// A list of folders, or one folder.
+fn folders<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<PathBuf>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a folder or a list of folders")]
+    enum Folders {
+        One(PathBuf),
+        Many(Vec<PathBuf>),
+    }
+    let given = Option::<Folders>::deserialize(deserializer)?;
+    Ok(given.map(|given| match given {
+        Folders::One(folder) => vec![folder],
+        Folders::Many(folders) => folders,
+    }))
+}
+
+/// A key of the configuration.
+#[derive(Debug)]
+pub struct Key {
+    /// Its name; what comes before a dot is a section.
+    pub name: &'static str,
+    /// What it holds.
+    pub kind: &'static str,
+    /// What stands for it if it is not given, where that is no plain value.
+    pub absent: &'static str,
+    /// What it means.
+    pub doc: &'static str,
+}
+
+const fn key(name: &'static str, kind: &'static str, doc: &'static str) -> Key {
+    Key { name, kind, absent: "", doc }
+}
+
+/// Every key, in the order in which they are printed.
+pub const KEYS: &[Key] = &[
+    key("data", "folder", "The data folder: commit database, Parquet files and signing key. Created if need be."),
+    key(
+        "listen",
+        "address",
+        "Address and port of the HTTP API; port 0 takes a free one. Nothing is authenticated yet, so an address other than loopback is warned of.",
+    ),
+    Key {
+        name: "origin",
+        kind: "text",
+        absent: "`muniment.local/` and eight random digits",
+        doc: "Name of a new log in its checkpoints, such as `audit.example.org/agency`. A log that exists keeps its name.",
+    },
+    Key {
+        name: "publish",
+        kind: "list of folders",
+        absent: "the folder beside `data`, named after it with `-checkpoints`",
+        doc: "Where checkpoints are published. Best another disk or machine: whoever changes the data folder should not be able to change these. `[]` publishes nothing, and gives up the rollback fence.",
+    },
+    key("heartbeat", "time", "After this time without a commit a checkpoint is signed anyway, so that silence is provable."),
+    key("idempotency", "time", "How long the answer to an `Idempotency-Key` is kept for retries."),
+    key(
+        "limits.body_bytes",
+        "size",
+        "Most bytes of a request's body, after decompression. A larger request is answered 413. Also the longest line of a file that is taken in.",
+    ),
+    key("limits.records", "number", "Most records of a request."),
+    key("limits.memory_bytes", "size", "Memory for all requests under way. Beyond it, new ones are answered 429."),
+    key(
+        "limits.hot_bytes",
+        "size",
+        "Bytes of records not yet in Parquet. Beyond it, new requests are answered 503 until the flush has caught up.",
+    ),
+    key("flush.bytes", "size", "A stream moves to Parquet when it holds this many bytes of hot batches,"),
+    key("flush.batches", "number", "or this many of them,"),
+    key("flush.age", "time", "or one of this age."),
+    key("flush.file_records", "number", "Most records of a Parquet file that a flush writes."),
+    key("compaction.target_records", "number", "Most records of a Parquet file that a merge writes."),
+    key(
+        "compaction.min_files",
+        "number",
+        "Neighbouring files that make a merge worth while in the current month; in past months two are enough.",
+    ),
+    key("compaction.grace", "time", "How long a merged file is kept for queries that began before. Should be longer than `query.time`."),
+    key("query.memory", "size", "Most memory of a query."),
+    key("query.time", "time", "Most time of a query, to its last row."),
+    key("query.rows", "number", "Most rows of a result."),
+    key("log.format", "`pretty` or `json`", "Form of the program's own messages, which go to standard error."),
+    key(
+        "log.level",
+        "filter",
+        "Which of them are written: `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,muniment_engine=debug`.",
+    ),
+];

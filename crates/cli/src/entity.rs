@@ -1,0 +1,127 @@
+//! `muniment history` and `muniment at`: what happened to an entity, and what it was like at a time.
+
+use crate::args::{At, History};
+use crate::config::Config;
+use crate::data_folder;
+use crate::error::{CliError, Result};
+use crate::sql::print;
+use chrono::{DateTime, SecondsFormat};
+use muniment_engine::history::{Change, FieldChange, HistoryOptions, State, TableAtOptions, entity_at, entity_history, table_at};
+use std::fmt::Write;
+use std::process::ExitCode;
+
+/// Longest value in characters that is shown in a history; JSON has all of it.
+const SHOWN_CHARS: usize = 160;
+
+/// Prints every change of an entity.
+pub async fn history(config: Config, options: History) -> Result<ExitCode> {
+    let engine = data_folder::ask(&config).await?;
+    let wanted = HistoryOptions { limit: usize::try_from(config.query.rows).unwrap_or(usize::MAX), ..HistoryOptions::default() };
+    let changes = entity_history(&engine, &options.table, &options.key, wanted).await?;
+    if changes.is_empty() {
+        return Err(CliError::Usage(format!("there is no change of {} {}", options.table, options.key)));
+    }
+    if options.json {
+        print_json(&changes)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut text = format!("{} {}: {} changes\n", options.table, options.key, changes.len());
+    changes.iter().for_each(|change| describe(change, &mut text));
+    print(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn describe(change: &Change, text: &mut String) {
+    let who = match (&change.changed_by_username, change.changed_by) {
+        (Some(name), Some(number)) => format!("{name} (user {number})"),
+        (Some(name), None) => name.clone(),
+        (None, Some(number)) => format!("user {number}"),
+        (None, None) => "nobody named".to_owned(),
+    };
+    let _ = write!(text, "\n{}  {}  by {who}", shown_time(change.changed_at), change.operation);
+    for (word, value) in [("from", &change.ip_address), ("in session", &change.session_id)] {
+        if let Some(value) = value {
+            let _ = write!(text, " {word} {value}");
+        }
+    }
+    text.push('\n');
+    let notes = [
+        ("why", &change.change_reason),
+        ("process", &change.business_context),
+        ("workflow", &change.workflow_instance_id),
+        ("summary", &change.change_details),
+    ];
+    for (name, value) in notes {
+        if let Some(value) = value {
+            let _ = writeln!(text, "  {name}: {value}");
+        }
+    }
+    for FieldChange { field, old, new } in &change.fields {
+        let value = |value: &Option<Box<serde_json::value::RawValue>>| {
+            value.as_ref().map_or_else(|| "–".to_owned(), |value| shortened(value.get()))
+        };
+        let _ = writeln!(text, "  {field}: {} → {}", value(old), value(new));
+    }
+    let _ = writeln!(text, "  record: sys_audit_log {}, commit {}, hash {}", change.id, change.commit, change.blockchain_hash);
+}
+
+fn shortened(value: &str) -> String {
+    match value.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{}…", &value[..end]),
+        None => value.to_owned(),
+    }
+}
+
+/// Prints an entity or a table as of a time.
+pub async fn at(config: Config, options: At) -> Result<ExitCode> {
+    let engine = data_folder::ask(&config).await?;
+    let time = options.time.unwrap_or_else(muniment_engine::now);
+    if let Some(key) = &options.key {
+        let state = entity_at(&engine, &options.table, key, time).await?;
+        let absent = || CliError::Usage(format!("{} {key} did not exist at {}", options.table, shown_time(time)));
+        let state = state.ok_or_else(absent)?;
+        if options.json {
+            print_json(&state)?;
+        } else {
+            print(line(&state).as_bytes())?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut page = TableAtOptions::default();
+    loop {
+        let rows = table_at(&engine, &options.table, time, &page).await?;
+        for state in &rows.rows {
+            let going = if options.json { print_line(state)? } else { print(line(state).as_bytes())? };
+            if !going {
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+        page.after = rows.next;
+        if page.after.is_none() {
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+}
+
+fn line(state: &State) -> String {
+    let who = state.changed_by_username.as_deref().unwrap_or("nobody named");
+    format!("{}  {}  (last {} at {} by {who})\n", state.primary_key, state.document.get(), state.operation, shown_time(state.changed_at))
+}
+
+fn print_line(value: &impl serde::Serialize) -> Result<bool> {
+    print((to_json(value, false)? + "\n").as_bytes())
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    print((to_json(value, true)? + "\n").as_bytes()).map(drop)
+}
+
+fn to_json(value: &impl serde::Serialize, pretty: bool) -> Result<String> {
+    let json = if pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
+    json.map_err(|error| CliError::Usage(format!("the result can't be written as JSON: {error}")))
+}
+
+/// A time in µs UTC as RFC 3339.
+pub fn shown_time(micros: i64) -> String {
+    DateTime::from_timestamp_micros(micros).map_or_else(|| format!("{micros} µs"), |time| time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+}

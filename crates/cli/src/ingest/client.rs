@@ -1,0 +1,113 @@
+//! A small HTTP client for a Muniment server: it waits when the server asks it to, and tries again when the server can't be reached.
+
+use crate::error::{CliError, Result};
+use muniment_model::LineError;
+use serde_json::Value;
+use std::time::Duration;
+
+/// Time to connect, and time until an answer begins.
+const CONNECT: Duration = Duration::from_secs(10);
+const ANSWER: Duration = Duration::from_secs(300);
+/// Longest pause that a server's Retry-After is followed for.
+const LONGEST_PAUSE: u64 = 60;
+/// Pauses before further attempts to reach a server.
+const PAUSES: [Duration; 5] =
+    [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(5), Duration::from_secs(10)];
+/// Most bytes of an answer.
+const ANSWER_BYTES: u64 = 16 << 20;
+
+/// A client of one server.
+#[derive(Debug)]
+pub struct Client {
+    agent: ureq::Agent,
+    url: String,
+}
+
+struct Answer {
+    status: u16,
+    retry_after: Option<u64>,
+    replayed: bool,
+    text: String,
+}
+
+impl Client {
+    /// A client of the server at this URL.
+    pub fn new(url: &str) -> Self {
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(CONNECT))
+            .timeout_recv_response(Some(ANSWER))
+            .user_agent(concat!("muniment/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Self { agent: config.into(), url: url.trim_end_matches('/').to_owned() }
+    }
+
+    /// Posts nothing to a path and returns the answer. Not repeated: the server may have done it.
+    pub fn post(&self, path: &str) -> Result<Value> {
+        self.outcome(path, self.once(path, &[], &[]).map_err(|error| self.unreachable(error))?)
+    }
+
+    /// Posts a body, again and again while the server is busy or can't be reached. Only for requests that may be repeated.
+    ///
+    /// Returns the answer, and whether it is a repeated one: the server had stored the records before.
+    pub fn post_until_answered(&self, path: &str, headers: &[(&str, String)], body: &[u8]) -> Result<(Value, bool)> {
+        let mut pauses = PAUSES.iter();
+        loop {
+            match self.once(path, headers, body) {
+                Ok(answer) if matches!(answer.status, 429 | 503) => {
+                    let pause = answer.retry_after.unwrap_or(1).clamp(1, LONGEST_PAUSE);
+                    tracing::info!(status = answer.status, seconds = pause, "the server asks to wait");
+                    std::thread::sleep(Duration::from_secs(pause));
+                }
+                Ok(answer) => {
+                    let replayed = answer.replayed;
+                    return Ok((self.outcome(path, answer)?, replayed));
+                }
+                Err(error) => match pauses.next() {
+                    Some(pause) => {
+                        tracing::warn!(url = self.url, %error, "the server can't be reached; trying again");
+                        std::thread::sleep(*pause);
+                    }
+                    None => return Err(self.unreachable(error)),
+                },
+            }
+        }
+    }
+
+    fn once(&self, path: &str, headers: &[(&str, String)], body: &[u8]) -> Result<Answer, ureq::Error> {
+        let request = self.agent.post(format!("{}{path}", self.url));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
+        let mut response = request.send(body)?;
+        let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+        let replayed = response.headers().contains_key("idempotent-replayed");
+        let status = response.status().as_u16();
+        let text = response.body_mut().with_config().limit(ANSWER_BYTES).read_to_string()?;
+        Ok(Answer { status, retry_after, replayed, text })
+    }
+
+    fn unreachable(&self, error: ureq::Error) -> CliError {
+        CliError::Unreachable { url: self.url.clone(), source: Box::new(error) }
+    }
+
+    fn outcome(&self, path: &str, answer: Answer) -> Result<Value> {
+        let body: Value = serde_json::from_str(&answer.text).unwrap_or(Value::Null);
+        if (200..300).contains(&answer.status) {
+            return Ok(body);
+        }
+        let lines: Vec<LineError> = body["errors"].as_array().map(|errors| errors.iter().map(line_error).collect()).unwrap_or_default();
+        if answer.status == 422 && !lines.is_empty() {
+            let total = body["total"].as_u64().map_or(lines.len(), |total| total as usize);
+            return Err(CliError::Records { total, lines });
+        }
+        let message = body["error"]["message"].as_str().map_or(answer.text.as_str(), |message| message).trim().to_owned();
+        Err(CliError::Answer { url: format!("{}{path}", self.url), status: answer.status, message })
+    }
+}
+
+fn line_error(error: &Value) -> LineError {
+    LineError {
+        line: error["line"].as_u64().unwrap_or_default(),
+        field: error["field"].as_str().map(str::to_owned),
+        reason: error["reason"].as_str().unwrap_or_default().to_owned(),
+    }
+}

@@ -1,0 +1,126 @@
+//! `muniment serve`: the engine and the HTTP server on a data folder, until a signal.
+
+use crate::config::Config;
+use crate::data_folder::ServerFile;
+use crate::error::{CliError, Result};
+use crate::logging;
+use muniment_engine::Engine;
+use muniment_server::{Server, ServerConfig};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Exit code after a second signal, as a shell reports an interrupt.
+const INTERRUPTED: i32 = 130;
+
+/// Runs the command.
+pub async fn run(config: Config) -> Result<ExitCode> {
+    logging::start(&config, "info")?;
+    let stop = Signals::listen()?;
+    let service = Service::start(&config).await?;
+    println!("Muniment {} serves {} at {}", env!("CARGO_PKG_VERSION"), config.data().display(), service.url);
+    println!("Verifier key: {}", service.key);
+    println!("{}", service.published());
+    service.run(stop.first()).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A server that is bound and ready.
+pub struct Service {
+    /// The engine behind it.
+    pub engine: Arc<Engine>,
+    /// Where it is reached.
+    pub url: String,
+    /// The key that its checkpoints are verified with.
+    pub key: String,
+    server: Server,
+    file: ServerFile,
+}
+
+impl Service {
+    /// Opens the data folder and binds.
+    pub async fn start(config: &Config) -> Result<Self> {
+        if !config.listen.ip().is_loopback() {
+            let reason = "nothing is authenticated yet: whoever reaches this address can write to the log and read all of it";
+            tracing::warn!(address = %config.listen, "{reason}");
+        }
+        let engine = Engine::open(config.engine.clone()).await?;
+        match Self::bind(config, &engine).await {
+            Ok(service) => Ok(service),
+            Err(error) => {
+                engine.shutdown().await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn bind(config: &Config, engine: &Arc<Engine>) -> Result<Self> {
+        let settings = ServerConfig { listen: config.listen, query: config.query, ..ServerConfig::default() };
+        let server = Server::bind(engine.clone(), settings).await.map_err(|error| CliError::Server(Box::new(error)))?;
+        let url = url_of(server.local_addr());
+        let key = engine.store().db().landmarks("key").await?.pop().map(|(_, key)| key).unwrap_or_default();
+        let file = ServerFile::write(config.data(), &url)?;
+        Ok(Self { engine: engine.clone(), url, key, server, file })
+    }
+
+    /// Where checkpoints go, in words.
+    pub fn published(&self) -> String {
+        let folders: Vec<String> = self.engine.config().publish.iter().map(|folder| folder.display().to_string()).collect();
+        match folders.as_slice() {
+            [] => "Checkpoints are not published: an older copy of the data folder would not be found out.".to_owned(),
+            folders => format!("Checkpoints are published to {}", folders.join(", ")),
+        }
+    }
+
+    /// Serves until `stop`, then finishes what is under way.
+    pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+        let served = self.server.serve(stop).await.map_err(|error| CliError::Server(Box::new(error)));
+        let stopped = self.engine.shutdown().await;
+        drop(self.file);
+        served?;
+        stopped?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+fn url_of(address: SocketAddr) -> String {
+    match address {
+        address if address.ip().is_unspecified() && address.is_ipv4() => format!("http://127.0.0.1:{}", address.port()),
+        address if address.ip().is_unspecified() => format!("http://[::1]:{}", address.port()),
+        address => format!("http://{address}"),
+    }
+}
+
+/// The signals that stop a server.
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// From now on these signals don't end the process by themselves.
+    pub fn listen() -> Result<Self> {
+        let on = |kind| signal(kind).map_err(CliError::file("listening for", "signals"));
+        Ok(Self { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())? })
+    }
+
+    /// Waits for the first signal. A second one ends the process at once: what is acknowledged is durable all the same.
+    pub async fn first(mut self) {
+        self.next().await;
+        tracing::info!("stopping; a second signal stops at once");
+        tokio::spawn(async move {
+            self.next().await;
+            #[expect(clippy::disallowed_methods, reason = "the operator asked twice, and P1 holds at any instant")]
+            std::process::exit(INTERRUPTED);
+        });
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What happened to an entity, and what it or its table was like at an instant.
+
+use crate::answer::{Code, Refusal};
+use crate::routes::{AppState, Parameters, Segments};
+use axum::Json;
+use axum::extract::State;
+use muniment_engine::history::{
+    Change, DEFAULT_HISTORY_LIMIT, HistoryOptions, State as RowState, TableAtOptions, TablePage, entity_at, entity_history, parse_time,
+    table_at,
+};
+use serde::{Deserialize, Serialize};
+
+/// Most changes or keys in one answer.
+pub(crate) const MAX_LIMIT: usize = 10_000;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HistoryParameters {
+    from: Option<String>,
+    to: Option<String>,
+    limit: Option<usize>,
+    #[serde(default)]
+    order: Order,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Order {
+    #[default]
+    Asc,
+    Desc,
+}
+
+/// Changes of an entity.
+#[derive(Debug, Serialize)]
+pub(crate) struct History {
+    table: String,
+    key: String,
+    changes: Vec<Change>,
+    /// Whether there are more changes than the limit.
+    truncated: bool,
+}
+
+pub(crate) async fn history(
+    State(app): AppState,
+    Segments((table, key)): Segments<(String, String)>,
+    Parameters(parameters): Parameters<HistoryParameters>,
+) -> Result<Json<History>, Refusal> {
+    let limit = limit(parameters.limit)?.unwrap_or(DEFAULT_HISTORY_LIMIT);
+    let options = HistoryOptions {
+        from: parameters.from.as_deref().map(instant).transpose()?,
+        to: parameters.to.as_deref().map(instant).transpose()?,
+        limit: limit + 1,
+        descending: parameters.order == Order::Desc,
+    };
+    let mut changes = entity_history(&app.query, &table, &key, options).await?;
+    let truncated = changes.len() > limit;
+    changes.truncate(limit);
+    Ok(Json(History { table, key, changes, truncated }))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RowParameters {
+    time: String,
+}
+
+pub(crate) async fn row_at(
+    State(app): AppState,
+    Segments((table, key)): Segments<(String, String)>,
+    Parameters(RowParameters { time }): Parameters<RowParameters>,
+) -> Result<Json<RowState>, Refusal> {
+    let row = entity_at(&app.query, &table, &key, instant(&time)?).await?;
+    row.map(Json).ok_or_else(|| Refusal::new(Code::NotFound, format!("{table} had no row {key} at {time}")))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TableParameters {
+    time: String,
+    limit: Option<usize>,
+    after: Option<String>,
+}
+
+pub(crate) async fn table_at_time(
+    State(app): AppState,
+    Segments(table): Segments<String>,
+    Parameters(parameters): Parameters<TableParameters>,
+) -> Result<Json<TablePage>, Refusal> {
+    let mut options = TableAtOptions { after: parameters.after, ..TableAtOptions::default() };
+    if let Some(limit) = limit(parameters.limit)? {
+        options.limit = limit;
+    }
+    Ok(Json(table_at(&app.query, &table, instant(&parameters.time)?, &options).await?))
+}
+
+fn limit(given: Option<usize>) -> Result<Option<usize>, Refusal> {
+    match given {
+        Some(limit) if !(1..=MAX_LIMIT).contains(&limit) => {
+            Err(Refusal::new(Code::InvalidParameter, format!("limit is between 1 and {MAX_LIMIT}")))
+        }
+        given => Ok(given),
+    }
+}
+
+/// A time in microseconds UTC, or as RFC 3339. A `+` that was not percent-encoded arrives as a blank.
+fn instant(text: &str) -> Result<i64, Refusal> {
+    match text.parse() {
+        Ok(micros) => Ok(micros),
+        Err(_) => Ok(parse_time(&text.replace(' ', "+"))?),
+    }
+}

@@ -1,0 +1,32 @@
+//! The ledger's public side: checkpoints, proofs and keys.
+
+use crate::answer::{Code, Refusal};
+use crate::peers::Peer;
+use crate::routes::AppState;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, FORWARDED};
+use axum::response::IntoResponse;
+use axum::{Extension, Json};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// The newest checkpoint, a signed note.
+pub(crate) async fn checkpoint(State(app): AppState) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "text/plain; charset=utf-8"), (CACHE_CONTROL, "no-store")], app.engine.checkpoint())
+}
+
+/// Replaces the signing key. There are no roles yet, so only a client on this machine may.
+pub(crate) async fn rotate(
+    State(app): AppState,
+    Extension(peer): Extension<Arc<Peer>>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Refusal> {
+    let forwarded = headers.contains_key(FORWARDED) || headers.contains_key("x-forwarded-for");
+    if !peer.is_local() || forwarded {
+        return Err(Refusal::new(Code::LoopbackOnly, "the key is rotated from the machine that the service runs on"));
+    }
+    let key = app.engine.rotate_key().await?;
+    tracing::info!(key, "the signing key was rotated");
+    Ok(Json(json!({ "key": key })))
+}

@@ -1,0 +1,139 @@
+//! Which path is answered by what. The API description is checked against this table.
+
+use crate::answer::{Code, Refusal};
+use crate::body::BodyLimits;
+use crate::peers::Peer;
+use crate::serve::ServerConfig;
+use crate::{entities, ledger, logs, openapi, sql, status};
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, Request, State};
+use axum::http::header::{HOST, ORIGIN};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use muniment_engine::Engine;
+use muniment_engine::query::QueryEngine;
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What all requests share.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) query: QueryEngine,
+    config: ServerConfig,
+    stopping: AtomicBool,
+}
+
+impl App {
+    pub(crate) fn new(engine: Arc<Engine>, query: QueryEngine, config: ServerConfig) -> Self {
+        Self { engine, query, config, stopping: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Limits of a body of at most so many bytes.
+    pub(crate) fn body_limits(&self, bytes: usize) -> BodyLimits {
+        BodyLimits { bytes, time: self.config.request_timeout, bytes_per_second: self.config.bytes_per_second }
+    }
+}
+
+/// State of a handler.
+pub(crate) type AppState = State<Arc<App>>;
+
+/// Every path with what answers it.
+pub(crate) fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
+    vec![
+        ("/", get(status::index)),
+        ("/healthz", get(status::alive)),
+        ("/readyz", get(status::ready)),
+        ("/metrics", get(status::metrics)),
+        ("/api/v1/openapi.json", get(openapi::document)),
+        ("/api/v1/logs/{log}", post(logs::ingest)),
+        ("/api/v1/sql", get(sql::by_parameters).post(sql::by_body)),
+        ("/api/v1/entities/{table}/{key}/history", get(entities::history)),
+        ("/api/v1/entities/{table}/{key}/at", get(entities::row_at)),
+        ("/api/v1/entities/{table}/at", get(entities::table_at_time)),
+        ("/api/v1/checkpoint", get(ledger::checkpoint)),
+        ("/api/v1/keys/rotate", post(ledger::rotate)),
+    ]
+}
+
+pub(crate) fn router(app: Arc<App>) -> Router {
+    let mut router = Router::new();
+    for (path, answer) in routes() {
+        router = router.route(path, answer);
+    }
+    router
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(app.clone(), admit))
+        .layer(DefaultBodyLimit::disable())
+        .with_state(app)
+}
+
+async fn unknown_path() -> Refusal {
+    Refusal::new(Code::UnknownPath, "there is no such path; / lists those that there are")
+}
+
+async fn method_not_allowed() -> Refusal {
+    Refusal::new(Code::MethodNotAllowed, "this path has other methods, which the Allow header lists")
+}
+
+/// Turns away what needs no further look: more requests than a client may have under way, and what a browser sends for a page of another origin.
+async fn admit(State(app): AppState, request: Request, next: Next) -> Response {
+    let under_way = match request.extensions().get::<Arc<Peer>>() {
+        Some(peer) => match peer.begin(app.config.requests_per_client) {
+            Some(under_way) => Some(under_way),
+            None => {
+                let message = format!("you have {} requests under way, which is the limit", app.config.requests_per_client);
+                return Refusal::new(Code::TooManyRequests, message).retry_after(1).into_response();
+            }
+        },
+        None => None,
+    };
+    if *request.method() == Method::POST && is_cross_origin(request.headers()) {
+        return Refusal::new(Code::CrossOrigin, "requests from pages of another origin are refused").into_response();
+    }
+    let response = next.run(request).await;
+    drop(under_way);
+    response
+}
+
+/// Browsers name the origin of the page in every request that is not a plain reading one.
+fn is_cross_origin(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else { return false };
+    let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority.as_bytes());
+    authority.is_none() || authority != headers.get(HOST).map(|host| host.as_bytes())
+}
+
+/// Parts of the path, with a refusal of our own.
+pub(crate) struct Segments<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Segments<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        Ok(Self(Path::from_request_parts(parts, state).await?.0))
+    }
+}
+
+/// Parameters after the question mark, with a refusal of our own.
+pub(crate) struct Parameters<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        Ok(Self(Query::from_request_parts(parts, state).await?.0))
+    }
+}
