@@ -34,7 +34,7 @@ pub enum CliError {
         source: std::io::Error,
     },
     /// A file could not be taken in.
-    #[error("{name} was not taken in as a whole; everything up to {unit} {stored} is stored")]
+    #[error("{name} was not taken in as a whole: {}", if *stored == 0 { "nothing is stored".to_owned() } else { format!("up to {unit} {stored} it is stored") })]
     Input {
         /// The file.
         name: String,

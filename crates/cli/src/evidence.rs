@@ -100,7 +100,7 @@ pub async fn export(config: Config, options: Export) -> Result<ExitCode> {
         logs: (!options.log.is_empty()).then_some(options.log),
         from: options.from,
         to: options.to,
-        ..ExportOptions::all(&options.out)
+        ..ExportOptions::all(std::path::absolute(&options.out).map_err(CliError::file("finding", &options.out))?)
     };
     let manifest = evidence::export(&data_folder::read(&config).await?, &wanted).await?;
     let mut text = String::new();

@@ -43,6 +43,8 @@ pub(crate) struct Committer {
     pub(crate) key: SigningKey,
     pub(crate) keys: KeyFolder,
     pub(crate) newest: watch::Sender<(u64, String)>,
+    /// Where sources are, as far as this committer has asked or written.
+    pub(crate) positions: HashMap<String, String>,
 }
 
 type Waiting = (Box<Prepared>, Reply<Receipt>);
@@ -87,7 +89,8 @@ impl Committer {
 
     async fn commit_group(&mut self, group: Vec<Waiting>) {
         let began = Instant::now();
-        let (mut fresh, retries) = self.without_replays(group).await;
+        let (fresh, retries) = self.without_replays(group).await;
+        let mut fresh = self.in_position(fresh).await;
         if !fresh.is_empty() {
             match self.write_group(&mut fresh).await {
                 Ok((number, note)) => self.acknowledge(fresh, number, &note, began),
@@ -129,6 +132,47 @@ impl Committer {
         (fresh, retries)
     }
 
+    /// Refuses requests whose source is not where they expect it.
+    async fn in_position(&mut self, group: Vec<Waiting>) -> Vec<Waiting> {
+        let mut kept = Vec::with_capacity(group.len());
+        let mut reached: HashMap<String, String> = HashMap::new();
+        for (prepared, reply) in group {
+            let Some(position) = &prepared.position else {
+                kept.push((prepared, reply));
+                continue;
+            };
+            if let Some(after) = &position.after {
+                let current = match reached.get(&position.source) {
+                    Some(value) => Ok(value.clone()),
+                    None => self.position(&position.source).await,
+                };
+                match current {
+                    Ok(current) if current == *after => {}
+                    Ok(_) => {
+                        let _ = reply.send(Err(EngineError::Position(position.source.clone())));
+                        continue;
+                    }
+                    Err(error) => {
+                        let _ = reply.send(Err(error));
+                        continue;
+                    }
+                }
+            }
+            reached.insert(position.source.clone(), position.value.clone());
+            kept.push((prepared, reply));
+        }
+        kept
+    }
+
+    async fn position(&mut self, source: &str) -> Result<String> {
+        if let Some(known) = self.positions.get(source) {
+            return Ok(known.clone());
+        }
+        let stored = self.shared.store.db().position(source).await?.unwrap_or_default();
+        self.positions.insert(source.to_owned(), stored.clone());
+        Ok(stored)
+    }
+
     async fn write_group(&mut self, group: &mut [Waiting]) -> Result<(u64, String)> {
         let mut step = self.heads.step(crate::now());
         let mut decoded = Vec::new();
@@ -144,7 +188,7 @@ impl Committer {
                 let (log, key, fingerprint) = (prepared.log.name.to_owned(), key.clone(), fingerprint.clone());
                 step.commit.idempotency.push(IdempotencyRow { log, key, fingerprint, answer });
             }
-            step.commit.positions.extend(prepared.position.clone());
+            step.commit.positions.extend(prepared.position.clone().map(|position| (position.source, position.value)));
             let next_id = prepared.first_id + prepared.records as i64;
             step.commit.next_ids.push((prepared.log.name.to_owned(), next_id));
         }
@@ -187,6 +231,7 @@ impl Committer {
         let (commit, heads) = step.into_parts();
         self.shared.store.commit(&commit, decoded).await?;
         self.heads = heads;
+        self.positions.extend(commit.positions);
         if let Some(checkpoint) = commit.checkpoint {
             self.newest.send_replace(checkpoint);
         }

@@ -145,7 +145,7 @@ impl Engine {
         });
         let (newest_sender, newest) = watch::channel(loaded.checkpoint.clone().unwrap_or_default());
         let (work, receiver) = mpsc::channel(QUEUE);
-        let mut committer = Committer { shared: shared.clone(), heads, key, keys, newest: newest_sender };
+        let mut committer = Committer { shared: shared.clone(), heads, key, keys, newest: newest_sender, positions: HashMap::new() };
         committer.begin().await?;
         let engine = Arc::new(Self {
             budget: Budget::new(config.limits.memory_bytes),
@@ -220,8 +220,15 @@ impl Engine {
     }
 
     pub(crate) async fn submit(&self, prepared: Prepared) -> Result<Receipt> {
+        self.enqueue(prepared).await?.await.map_err(|_| EngineError::Stopped)?
+    }
+
+    /// Puts a request in the queue, behind all that were put there before; the answer comes through the channel.
+    pub(crate) async fn enqueue(&self, prepared: Prepared) -> Result<oneshot::Receiver<Result<Receipt>>> {
+        let (reply, answer) = oneshot::channel();
         self.metrics().queue_depth.inc();
-        self.ask(|reply| Work::Records(Box::new(prepared), reply)).await
+        self.work.send(Work::Records(Box::new(prepared), reply)).await.map_err(|_| EngineError::Stopped)?;
+        Ok(answer)
     }
 
     /// The newest checkpoint, a signed note.

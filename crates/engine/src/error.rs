@@ -30,6 +30,9 @@ pub enum EngineError {
     /// The same idempotency key came with another body.
     #[error("the idempotency key was used for another request")]
     KeyReused,
+    /// The source is not where the request expects it: an earlier request failed, or somebody else takes in the same source.
+    #[error("the source {0} is not where this request expects it")]
+    Position(String),
     /// The log can't be signed: it is behind what it has published.
     #[error("the log is behind its published checkpoint of size {published}: it has {local} commits, so this is an older copy or was cut")]
     RolledBack {

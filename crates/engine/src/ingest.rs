@@ -36,6 +36,17 @@ impl Default for Limits {
     }
 }
 
+/// How far a request takes a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourcePosition {
+    /// Name of the source.
+    pub source: String,
+    /// Where it is after this request: stored in the same commit.
+    pub value: String,
+    /// Where it must be before, empty for the beginning; otherwise the request is refused. So a request that fails takes those behind it along.
+    pub after: Option<String>,
+}
+
 /// A request to store records.
 #[derive(Debug)]
 pub struct IngestRequest<'a> {
@@ -47,8 +58,8 @@ pub struct IngestRequest<'a> {
     pub format: Format,
     /// A retry with the same key stores nothing and gets the same answer.
     pub idempotency_key: Option<String>,
-    /// A source and how far this request takes it: stored in the same commit.
-    pub position: Option<(String, String)>,
+    /// How far this request takes its source.
+    pub position: Option<SourcePosition>,
 }
 
 /// Ids of a request's records: consecutive, in the request's order.
@@ -86,7 +97,7 @@ pub(crate) struct Prepared {
     pub(crate) first_id: i64,
     pub(crate) parts: Vec<Part>,
     pub(crate) idempotency: Option<(String, Vec<u8>)>,
-    pub(crate) position: Option<(String, String)>,
+    pub(crate) position: Option<SourcePosition>,
     pub(crate) _memory: Option<Reservation>,
 }
 

@@ -18,7 +18,7 @@ mod engine;
 
 pub use engine::{Engine, EngineConfig};
 pub use error::{EngineError, Result};
-pub use ingest::{IngestRequest, Limits, Receipt};
+pub use ingest::{Ids, IngestRequest, Limits, Receipt, Reservation, SourcePosition};
 pub use source::{FileIngest, Progress};
 
 /// Now, in microseconds UTC. The one place where the product reads the clock.

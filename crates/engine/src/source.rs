@@ -3,11 +3,12 @@
 
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
-use crate::ingest::{Prepared, Receipt, log_named};
+use crate::ingest::{Prepared, Receipt, SourcePosition, log_named};
 use muniment_model::{Format, Table};
 use std::collections::VecDeque;
 use std::io::Read;
 use std::sync::Arc;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -49,13 +50,14 @@ impl Position {
         let (bytes, lines) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
         Some(Self { bytes, lines, digest: u128::from_str_radix(parts.next()?, 16).ok()? })
     }
-}
 
-impl std::fmt::Display for Position {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {} {:032x}", self.bytes, self.lines, self.digest)
+    /// As the commit database keeps it; empty at the beginning.
+    fn to_stored(self) -> String {
+        if self.bytes == 0 { String::new() } else { format!("{} {} {:032x}", self.bytes, self.lines, self.digest) }
     }
 }
+
+
 
 struct Chunks {
     reader: Box<dyn Read + Send>,
@@ -149,9 +151,10 @@ impl Engine {
         }
         let mut progress = Progress { bytes: chunks.position.bytes, lines: chunks.position.lines, records: 0 };
         report(progress);
-        let in_flight = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) + 2;
+        let mut before = chunks.position.to_stored();
+        let in_flight = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) + 3;
         let mut preparing: VecDeque<(Position, JoinHandle<Result<Prepared>>)> = VecDeque::new();
-        let mut committing: VecDeque<(Position, JoinHandle<Result<Receipt>>)> = VecDeque::new();
+        let mut committing: VecDeque<(Position, oneshot::Receiver<Result<Receipt>>)> = VecDeque::new();
         let mut ended = false;
         loop {
             while !ended && preparing.len() + committing.len() < in_flight {
@@ -166,15 +169,14 @@ impl Engine {
                     None => ended = true,
                 }
             }
-            while committing.len() < 2
-                && let Some((position, task)) = preparing.pop_front()
-            {
+            while committing.is_empty() || preparing.front().is_some_and(|(_, task)| task.is_finished()) {
+                let Some((position, task)) = preparing.pop_front() else { break };
                 let mut prepared = task.await.map_err(|_| EngineError::Stopped)??;
-                prepared.position = name.clone().map(|name| (name, position.to_string()));
+                let after = std::mem::replace(&mut before, position.to_stored());
+                let value = before.clone();
+                prepared.position = name.clone().map(|source| SourcePosition { source, value, after: Some(after) });
                 self.wait_for_space().await;
-                let engine = self.clone();
-                committing.push_back((position, tokio::spawn(async move { engine.submit(prepared).await })));
-                tokio::task::yield_now().await;
+                committing.push_back((position, self.enqueue(prepared).await?));
             }
             let Some((position, task)) = committing.pop_front() else { return Ok(progress) };
             let receipt = task.await.map_err(|_| EngineError::Stopped)??;

@@ -58,7 +58,7 @@ async fn p2_a_retry_with_the_same_key_stores_one_record() {
     let other = send(&engine, lines(7..8), Some("k-1")).await;
     assert!(matches!(other, Err(EngineError::KeyReused)), "{other:?}");
     engine.shutdown().await.unwrap();
-
+    drop(engine);
     let engine = new_engine(&folder).await;
     assert!(send(&engine, lines(0..3), Some("k-1")).await.unwrap().replayed);
     assert_eq!(records(&engine), 3);

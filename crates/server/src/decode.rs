@@ -171,7 +171,6 @@ impl Zstd {
             let length = self.plain.bytes.len();
             let mut output = OutBuffer::around_pos(&mut self.plain.bytes, length);
             let left = self.context.decompress_stream(&mut output, &mut input).map_err(damaged_zstd)?;
-            drop(output);
             self.open = left != 0;
             self.account()?;
             let flushed = !self.open || self.plain.bytes.len() < self.plain.bytes.capacity();

@@ -2,18 +2,25 @@
 
 use crate::answer::{Code, Refusal};
 use crate::peers::Peer;
-use crate::routes::AppState;
+use crate::routes::{AppState, Segments};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, FORWARDED};
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
+use muniment_engine::evidence::prove;
+use muniment_ledger::proof::Proof;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// The newest checkpoint, a signed note.
 pub(crate) async fn checkpoint(State(app): AppState) -> impl IntoResponse {
     ([(CONTENT_TYPE, "text/plain; charset=utf-8"), (CACHE_CONTROL, "no-store")], app.engine.checkpoint())
+}
+
+/// All that is needed to check one record with the public key alone.
+pub(crate) async fn proof(State(app): AppState, Segments((log, id)): Segments<(String, i64)>) -> Result<Json<Proof>, Refusal> {
+    Ok(Json(prove(app.engine.store(), &log, id).await?))
 }
 
 /// Replaces the signing key. There are no roles yet, so only a client on this machine may.

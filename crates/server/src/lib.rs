@@ -1,7 +1,8 @@
 //! The HTTP interface: takes records in, answers questions, shows the ledger. It knows HTTP and nothing of how records are kept; the engine knows
 //! nothing of HTTP.
 //!
-//! What a client is told and what an operator is told are two things: answers carry a stable code and a plain message, logs the whole chain of sources.
+//! What a client is told and what an operator is told are two things: answers carry a stable code and a plain message, logs the whole
+//! chain of sources.
 
 mod answer;
 mod body;

@@ -44,7 +44,7 @@ pub(crate) async fn ingest(State(app): AppState, Segments(log): Segments<String>
 struct Meta {
     format: Format,
     idempotency_key: Option<String>,
-    position: Option<(String, String)>,
+    position: Option<muniment_engine::SourcePosition>,
 }
 
 impl Meta {
@@ -53,7 +53,7 @@ impl Meta {
             return Err(EngineError::UnknownLog(log.to_owned()).into());
         }
         let position = match (visible(headers, SOURCE, NAME_CHARS)?, visible(headers, POSITION, POSITION_CHARS)?) {
-            (Some(source), Some(position)) => Some((source, position)),
+            (Some(source), Some(value)) => Some(muniment_engine::SourcePosition { source, value, after: None }),
             (None, None) => None,
             _ => return Err(Refusal::new(Code::InvalidHeader, "Muniment-Source and Muniment-Position come together")),
         };

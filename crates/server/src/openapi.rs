@@ -56,8 +56,8 @@ fn openapi() -> Value {
             "title": "Muniment",
             "version": env!("CARGO_PKG_VERSION"),
             "summary": "An audit and security log that can prove itself.",
-            "description": "Error answers are JSON with a stable `error.code`, but for those to a request that is not HTTP or whose headers are too large \
-                (16 KiB, 100 lines): these are 400 or 431 without a body.",
+            "description": "Error answers are JSON with a stable `error.code`, but for those to a request that is not HTTP or whose headers \
+                are too large (16 KiB, 100 lines): these are 400 or 431 without a body.",
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
         "servers": [{ "url": "/" }],
@@ -288,6 +288,19 @@ fn ledger() -> Vec<Operation> {
             codes: &[],
         },
         Operation {
+            method: "get",
+            path: "/api/v1/proofs/{log}/{id}",
+            id: "proof",
+            summary: "All that is needed to check one record with the public key alone",
+            parameters: vec![
+                parameter("path", "log", "The log.", json!({ "type": "string" })),
+                parameter("path", "id", "The record's id.", json!({ "type": "integer" })),
+            ],
+            body: None,
+            answers: vec![("200", json!({ "description": "A proof file.", "content": json_content(json!({ "type": "object" })) }))],
+            codes: &[Code::InvalidParameter, Code::NotFound, Code::UnknownLog, Code::Internal, Code::Busy],
+        },
+        Operation {
             method: "post",
             path: "/api/v1/keys/rotate",
             id: "rotateKey",
@@ -355,25 +368,39 @@ fn object(properties: Value) -> Value {
     json!({ "type": "object", "required": names, "properties": properties })
 }
 
-fn schemas_of_answers() -> Map<String, Value> {
-    let (integer, string, time) =
-        (json!({ "type": "integer" }), json!({ "type": "string" }), json!({ "type": "string", "format": "date-time" }));
-    let nullable = |kind: &str| json!({ "type": [kind, "null"] });
-    let error = object(json!({ "code": string, "message": string }));
-    let line = object(json!({ "line": integer, "field": nullable("string"), "reason": string }));
-    let ids = object(json!({ "first": integer, "last": integer }));
+fn nullable(kind: &str) -> Value {
+    json!({ "type": [kind, "null"] })
+}
+
+fn time() -> Value {
+    json!({ "type": "string", "format": "date-time" })
+}
+
+fn change() -> Value {
+    let (integer, string) = (json!({ "type": "integer" }), json!({ "type": "string" }));
     let field = json!({ "type": "object", "required": ["field"], "properties": { "field": string, "old": {}, "new": {} } });
-    let change = object(json!({
-        "id": integer, "stream": string, "stream_index": integer, "commit": integer, "blockchain_hash": string, "recorded_at": time,
-        "changed_at": time, "operation": string, "changed_by": nullable("integer"), "changed_by_username": nullable("string"),
+    object(json!({
+        "id": integer, "stream": string, "stream_index": integer, "commit": integer, "blockchain_hash": string, "recorded_at": time(),
+        "changed_at": time(), "operation": string, "changed_by": nullable("integer"), "changed_by_username": nullable("string"),
         "ip_address": nullable("string"), "session_id": nullable("string"), "change_reason": nullable("string"),
         "business_context": nullable("string"), "workflow_instance_id": nullable("string"), "change_details": nullable("string"),
         "fields": { "type": "array", "items": field },
-    }));
-    let row = object(json!({
-        "primary_key": string, "document": {}, "id": integer, "operation": string, "changed_at": time, "recorded_at": time,
+    }))
+}
+
+fn row() -> Value {
+    let (integer, string) = (json!({ "type": "integer" }), json!({ "type": "string" }));
+    object(json!({
+        "primary_key": string, "document": {}, "id": integer, "operation": string, "changed_at": time(), "recorded_at": time(),
         "changed_by": nullable("integer"), "changed_by_username": nullable("string"),
-    }));
+    }))
+}
+
+fn schemas_of_answers() -> Map<String, Value> {
+    let (integer, string) = (json!({ "type": "integer" }), json!({ "type": "string" }));
+    let error = object(json!({ "code": string, "message": string }));
+    let line = object(json!({ "line": integer, "field": nullable("string"), "reason": string }));
+    let ids = object(json!({ "first": integer, "last": integer }));
     let schemas = [
         ("Error", object(json!({ "error": error }))),
         (
@@ -403,14 +430,14 @@ fn schemas_of_answers() -> Map<String, Value> {
             }),
         ),
         ("Time", json!({ "type": ["string", "integer"], "description": "RFC 3339, a date, or microseconds since 1970 UTC." })),
-        ("Change", change),
+        ("Change", change()),
         (
             "History",
             object(json!({
                 "table": string, "key": string, "changes": { "type": "array", "items": reference("Change") }, "truncated": { "type": "boolean" },
             })),
         ),
-        ("Row", row),
+        ("Row", row()),
         ("TablePage", object(json!({ "rows": { "type": "array", "items": reference("Row") }, "next": nullable("string") }))),
         ("RotatedKey", object(json!({ "key": string }))),
     ];

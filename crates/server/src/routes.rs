@@ -64,6 +64,7 @@ pub(crate) fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/api/v1/entities/{table}/{key}/at", get(entities::row_at)),
         ("/api/v1/entities/{table}/at", get(entities::table_at_time)),
         ("/api/v1/checkpoint", get(ledger::checkpoint)),
+        ("/api/v1/proofs/{log}/{id}", get(ledger::proof)),
         ("/api/v1/keys/rotate", post(ledger::rotate)),
     ]
 }

@@ -11,6 +11,8 @@ use std::io::Write;
 const JSON: (&str, &str) = ("content-type", "application/json");
 const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson; charset=utf-8");
 
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 fn gzip(plain: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     encoder.write_all(plain).unwrap();
@@ -104,7 +106,7 @@ async fn answers_a_retry_with_the_first_receipt() {
 async fn checks_headers() {
     let service = Service::start().await;
     let long = "k".repeat(256);
-    let cases: &[(&[(&str, &str)], u16, &str)] = &[
+    let cases: [(Headers<'_>, u16, &str); 11] = [
         (&[("idempotency-key", "")], 400, "invalid_header"),
         (&[("idempotency-key", &long)], 400, "invalid_header"),
         (&[("idempotency-key", "with blank")], 400, "invalid_header"),
@@ -119,7 +121,7 @@ async fn checks_headers() {
     ];
     for (headers, status, code) in cases {
         let answer = service.post(LOG, headers, event(1)).await;
-        assert_eq!(answer.refusal(), (*status, (*code).to_owned()), "{headers:?}");
+        assert_eq!(answer.refusal(), (status, code.to_owned()), "{headers:?}");
     }
     let encoding = service.post(LOG, &[("content-encoding", "br")], event(1)).await;
     assert_eq!(encoding.header("accept-encoding"), Some("gzip, zstd"));

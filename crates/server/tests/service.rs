@@ -53,6 +53,29 @@ async fn shows_the_checkpoint_and_rotates_the_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn proves_a_record() {
+    let service = Service::start().await;
+    let rotated = service.post("/api/v1/keys/rotate", &[], "").await;
+    assert_eq!(service.post(LOG, &[], event("a") + "\n" + &event("b")).await.status, 201);
+    let proof = service.get("/api/v1/proofs/sys_audit_log/2").await;
+    assert_eq!((proof.status, proof.header("content-type")), (200, Some("application/json")));
+    let key = rotated.json()["key"].as_str().unwrap().parse().unwrap();
+    let record = muniment_engine::evidence::check(&proof.body, &key).unwrap();
+    assert_eq!((record.log.as_str(), record.id), ("sys_audit_log", 2));
+    let mut forged = proof.json();
+    forged["id"] = 1.into();
+    assert!(muniment_engine::evidence::check(forged.to_string().as_bytes(), &key).is_err());
+    for (path, status, code) in [
+        ("sys_audit_log/3", 404, "not_found"),
+        ("sys_audit_log/-1", 404, "not_found"),
+        ("users/1", 404, "unknown_log"),
+        ("sys_audit_log/two", 400, "invalid_parameter"),
+    ] {
+        assert_eq!(service.get(&format!("/api/v1/proofs/{path}")).await.refusal(), (status, code.to_owned()), "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn refuses_pages_of_another_origin() {
     let service = Service::start().await;
     for origin in ["http://attacker.example", "null", "http://test:81"] {

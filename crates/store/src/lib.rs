@@ -128,9 +128,19 @@ impl Store {
         self.catalog.hot_size()
     }
 
+    /// Whether a commit that reported an error is in the database all the same.
+    async fn has_landed(&self, commit: &Commit) -> bool {
+        let Some((number, leaf)) = commit.leaves.last() else { return false };
+        self.db.meta_leaves(*number, number + 1).await.is_ok_and(|found| found.first() == Some(leaf))
+    }
+
     /// Makes a commit durable, then visible. `decoded` are its batches as queries will read them, in the same order.
     pub async fn commit(&self, commit: &Commit, decoded: Vec<RecordBatch>) -> Result<()> {
-        self.db.commit(commit).await?;
+        if let Err(error) = self.db.commit(commit).await
+            && !self.has_landed(commit).await
+        {
+            return Err(error);
+        }
         for (batch, decoded) in commit.batches.iter().zip(decoded) {
             self.cache.put(Arc::from(batch.extent.stream.as_str()), batch.extent.first, decoded);
         }

@@ -15,6 +15,8 @@ const MAX_BYTES: usize = 256 << 10;
 const MAX_OPERATORS: usize = 4096;
 /// Depth of expressions and subqueries.
 const MAX_DEPTH: usize = 128;
+/// Nesting of what the parser tries in more than one way: with each level an invalid statement takes it up to twice as long to refuse.
+const MAX_AMBIGUITY: usize = 16;
 /// Tables, subqueries and set operations together.
 const MAX_RELATIONS: usize = 128;
 /// Steps of a plan, a common table expression counted as often as it is used.
@@ -26,7 +28,7 @@ pub(super) fn parse(text: &str) -> Result<Statement> {
         return Err(refused(format!("the statement is longer than {MAX_BYTES} bytes")));
     }
     let dialect = GenericDialect {};
-    count_operators(text, &dialect)?;
+    check_tokens(text, &dialect)?;
     let mut statements = DFParserBuilder::new(text)
         .with_dialect(&dialect)
         .build()
@@ -62,17 +64,20 @@ pub(super) fn check_size(plan: &LogicalPlan) -> Result<()> {
     Ok(())
 }
 
-fn count_operators(text: &str, dialect: &dyn Dialect) -> Result<()> {
+/// Refuses what would take the parser or the planner too much time or stack, before they see it.
+fn check_tokens(text: &str, dialect: &dyn Dialect) -> Result<()> {
     let tokens = Tokenizer::new(dialect, text).tokenize().map_err(|error| refused(error.to_string()))?;
-    let (mut operators, mut sets) = (0, 0);
+    let (mut operators, mut sets, mut nesting) = (0, 0, Nesting::default());
     for token in &tokens {
         match token {
-            Token::Whitespace(_) | Token::Comma | Token::Period | Token::Number(..) | Token::SingleQuotedString(_) => {}
+            Token::Whitespace(_) => continue,
+            Token::Comma | Token::Period | Token::Number(..) | Token::SingleQuotedString(_) => {}
             Token::Word(word) if word.keyword == Keyword::NoKeyword => {}
-            Token::Word(word) if matches!(word.keyword, Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT | Keyword::MINUS) => {
-                sets += 1
-            }
+            Token::Word(word) if matches!(word.keyword, Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT | Keyword::MINUS) => sets += 1,
             _ => operators += 1,
+        }
+        if nesting.see(token) > MAX_AMBIGUITY {
+            return Err(refused("the statement is nested too deeply".to_owned()));
         }
     }
     if operators > MAX_OPERATORS {
@@ -82,6 +87,90 @@ fn count_operators(text: &str, dialect: &dyn Dialect) -> Result<()> {
         return Err(refused(format!("the statement has more than {MAX_RELATIONS} set operations")));
     }
     Ok(())
+}
+
+/// Follows how deep a statement is in constructs that the parser tries as one thing and then as another: `CASE`, `INTERVAL`, and keywords with a
+/// bracket of their own, such as `CAST (` or `ARRAY [`. Each level can double the time that an invalid statement takes: 50 levels of `CAST (` would
+/// never end.
+#[derive(Default)]
+struct Nesting {
+    /// Open brackets and `CASE`s: whether it is a `CASE`, and its weight.
+    open: Vec<(bool, usize)>,
+    depth: usize,
+    /// `INTERVAL`s whose value has not come yet.
+    intervals: usize,
+    last: Option<Keyword>,
+}
+
+impl Nesting {
+    /// Takes the next token; returns the depth.
+    fn see(&mut self, token: &Token) -> usize {
+        let keyword = match token {
+            Token::Word(word) if word.quote_style.is_none() => word.keyword,
+            _ => Keyword::NoKeyword,
+        };
+        match token {
+            Token::LParen | Token::LBracket | Token::LBrace => self.push(false, self.last.map_or(0, weight)),
+            Token::RParen | Token::RBracket | Token::RBrace => while self.pop().is_some_and(|is_case| is_case) {},
+            Token::Number(..) | Token::SingleQuotedString(_) => self.intervals = 0,
+            _ => {}
+        }
+        match keyword {
+            Keyword::CASE => self.push(true, 1),
+            Keyword::INTERVAL => self.intervals += 1,
+            Keyword::END if self.open.last().is_some_and(|(is_case, _)| *is_case) => {
+                self.pop();
+            }
+            _ => {}
+        }
+        self.last = Some(keyword);
+        self.depth + self.intervals
+    }
+
+    fn push(&mut self, is_case: bool, weight: usize) {
+        self.open.push((is_case, weight));
+        self.depth += weight;
+    }
+
+    /// Closes the innermost; returns whether it was a `CASE`.
+    fn pop(&mut self) -> Option<bool> {
+        let (is_case, weight) = self.open.pop()?;
+        self.depth -= weight;
+        Some(is_case)
+    }
+}
+
+/// How much a bracket after this keyword counts: nothing where the keyword leaves no doubt.
+fn weight(keyword: Keyword) -> usize {
+    match keyword {
+        Keyword::NoKeyword
+        | Keyword::ALL
+        | Keyword::AND
+        | Keyword::AS
+        | Keyword::BY
+        | Keyword::ELSE
+        | Keyword::EXCEPT
+        | Keyword::EXISTS
+        | Keyword::FILTER
+        | Keyword::FROM
+        | Keyword::HAVING
+        | Keyword::IN
+        | Keyword::INTERSECT
+        | Keyword::JOIN
+        | Keyword::NOT
+        | Keyword::ON
+        | Keyword::OR
+        | Keyword::OVER
+        | Keyword::SELECT
+        | Keyword::THEN
+        | Keyword::UNION
+        | Keyword::USING
+        | Keyword::VALUES
+        | Keyword::WHEN
+        | Keyword::WHERE => 0,
+        Keyword::POSITION => 2,
+        _ => 1,
+    }
 }
 
 /// The statement within, if it only reads.
@@ -161,4 +250,38 @@ impl Visitor for Depth {
 
 fn refused(reason: String) -> EngineError {
     EngineError::Parameter { name: "query", reason }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn depth(text: &str) -> usize {
+        let (tokens, mut nesting) = (Tokenizer::new(&GenericDialect {}, text).tokenize().unwrap(), Nesting::default());
+        tokens.iter().filter(|token| !matches!(token, Token::Whitespace(_))).map(|token| nesting.see(token)).max().unwrap()
+    }
+
+    #[test]
+    fn only_what_is_open_counts_as_nested() {
+        assert_eq!(depth("SELECT (1), f(g((2)))"), 0);
+        assert_eq!(depth("SELECT CAST(1 AS int), CAST(CAST(2 AS int) AS int)"), 2);
+        assert_eq!(depth("SELECT CASE WHEN a THEN 1 END, CASE WHEN a THEN CASE WHEN b THEN 1 END END"), 2);
+        assert_eq!(depth("SELECT now() - INTERVAL '1' day - INTERVAL '2' day"), 1);
+        assert_eq!(depth("SELECT (CASE WHEN CAST(a AS int"), 2);
+        assert_eq!(depth("SELECT (CASE WHEN a) CAST(1 AS int)"), 1);
+        assert_eq!(depth("SELECT * FROM (SELECT * FROM t WHERE a IN (1, 2) AND (b OR (c)))"), 0);
+        assert_eq!(depth("SELECT ) END ] POSITION(1 IN 2)"), 2);
+    }
+
+    #[test]
+    fn invalid_statements_are_refused_soon_however_they_nest() {
+        let began = std::time::Instant::now();
+        for part in ["CASE WHEN true THEN ", "CAST(", "ARRAY[", "INTERVAL ", "POSITION(", "CEIL(", "SUBSTRING(", "OVERLAY(", "CASE CAST(POSITION("] {
+            for levels in [5, 8, 15, 20, 40, 400] {
+                assert!(parse(&format!("SELECT {}1 (", part.repeat(levels))).is_err(), "{part} {levels}");
+            }
+        }
+        assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
+    }
 }

@@ -43,7 +43,7 @@ async fn expect(copy: &Copy, finding: String) {
 async fn p5_a_changed_value_in_a_file_with_valid_checksums_is_named() {
     let scene = Scene::new().await;
     for row in [0, 5, 500, IN_FILE as usize - 1] {
-        let copy = scene.copy(&format!("value-{row}"));
+        let copy = scene.copy(&format!("value-{row}")).await;
         let path = copy.rewrite(|batch| with_text(&batch, "new_values", row, "{\"n\":0}")).await;
         expect(&copy, format!("altered: {SYS_STREAM}, record {row}, in {path}: the record does not fit its blockchain_hash")).await;
         let store = Store::open(&copy.folder, Mode::Read).await.unwrap().0;
@@ -54,7 +54,7 @@ async fn p5_a_changed_value_in_a_file_with_valid_checksums_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn p5_every_ledger_column_of_a_file_is_covered() {
     let scene = Scene::new().await;
-    let copy = scene.copy("id");
+    let copy = scene.copy("id").await;
     let plus_one = |batch: &RecordBatch, name: &str| -> ArrayRef {
         let values = batch.column_by_name(name).unwrap().as_primitive::<Int64Type>();
         Arc::new(
@@ -67,10 +67,10 @@ async fn p5_every_ledger_column_of_a_file_is_covered() {
     };
     let path = copy.rewrite(|batch| with_column(&batch, "id", plus_one(&batch, "id"))).await;
     expect(&copy, format!("altered: {SYS_STREAM}, record 7, in {path}: the record does not fit its blockchain_hash")).await;
-    let copy = scene.copy("index");
+    let copy = scene.copy("index").await;
     copy.rewrite(|batch| with_column(&batch, "stream_index", plus_one(&batch, "stream_index"))).await;
     expect(&copy, format!("altered: {SYS_STREAM}, record 7, in {path}: record 5007 stands in its place")).await;
-    let copy = scene.copy("hash");
+    let copy = scene.copy("hash").await;
     copy.rewrite(|batch| {
         let hashes = batch.column_by_name("blockchain_hash").unwrap().as_fixed_size_binary();
         let changed = hashes.iter().enumerate().map(|(i, hash)| if i == 7 { vec![9; 32] } else { hash.unwrap().to_vec() });
@@ -84,19 +84,19 @@ async fn p5_every_ledger_column_of_a_file_is_covered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn p5_removed_inserted_and_swapped_records_are_named() {
     let scene = Scene::new().await;
-    let copy = scene.copy("removed");
+    let copy = scene.copy("removed").await;
     let path = copy.rewrite(|batch| join(&[batch.slice(0, 300), batch.slice(301, batch.num_rows() - 301)])).await;
     expect(&copy, format!("missing: {SYS_STREAM}, record 300, in {path}: the records are not there")).await;
-    let copy = scene.copy("removed-last");
+    let copy = scene.copy("removed-last").await;
     copy.rewrite(|batch| batch.slice(0, batch.num_rows() - 2)).await;
     expect(&copy, format!("missing: {SYS_STREAM}, records 998 to 999, in {path}: the records are not there")).await;
-    let copy = scene.copy("inserted");
+    let copy = scene.copy("inserted").await;
     copy.rewrite(|batch| join(&[batch.slice(0, 301), batch.slice(300, batch.num_rows() - 300)])).await;
     expect(&copy, format!("altered: {SYS_STREAM}, record 301, in {path}: record 300 stands in its place")).await;
-    let copy = scene.copy("inserted-last");
+    let copy = scene.copy("inserted-last").await;
     copy.rewrite(|batch| join(&[batch.clone(), batch.slice(0, 1)])).await;
     expect(&copy, format!("altered: {SYS_STREAM}, record 1000, in {path}: the record is beyond the end of what should be here")).await;
-    let copy = scene.copy("swapped");
+    let copy = scene.copy("swapped").await;
     copy.rewrite(|batch| join(&[batch.slice(0, 40), batch.slice(41, 1), batch.slice(40, 1), batch.slice(42, batch.num_rows() - 42)])).await;
     expect(&copy, format!("altered: {SYS_STREAM}, record 40, in {path}: record 41 stands in its place")).await;
 }
@@ -104,7 +104,7 @@ async fn p5_removed_inserted_and_swapped_records_are_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn p5_a_flipped_byte_of_a_payload_column_is_named() {
     let scene = Scene::new().await;
-    let copy = scene.copy("flip");
+    let copy = scene.copy("flip").await;
     let (path, place) = copy.file().await;
     let good = std::fs::read(&place).unwrap();
     let reader = SerializedFileReader::new(File::open(&place).unwrap()).unwrap();
@@ -129,7 +129,7 @@ async fn p5_a_flipped_byte_of_a_payload_column_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn p5_what_no_record_depends_on_is_found_last() {
     let scene = Scene::new().await;
-    let copy = scene.copy("same-records");
+    let copy = scene.copy("same-records").await;
     let (path, place) = copy.file().await;
     let before = std::fs::metadata(&place).unwrap().len();
     crate::scene::rewrite_parquet(&place, |batch| batch);
@@ -144,26 +144,26 @@ async fn p5_what_no_record_depends_on_is_found_last() {
 #[tokio::test(flavor = "multi_thread")]
 async fn p5_a_cut_tail_is_missing() {
     let scene = Scene::new().await;
-    let copy = scene.copy("last-batch");
+    let copy = scene.copy("last-batch").await;
     assert_eq!(copy.execute("DELETE FROM hot_batch WHERE stream = 'sys_audit_log/7y' AND first = 1100").await, 1);
     expect(&copy, format!("missing: {SYS_STREAM}, records 1100 to 1199: the records are not there")).await;
     copy.execute("UPDATE stream SET size = 1100 WHERE stream = 'sys_audit_log/7y'").await;
     expect(&copy, format!("missing: {SYS_STREAM}: the stream is said to have 1100 records, its newest commit says 1200")).await;
-    let copy = scene.copy("first-batch");
+    let copy = scene.copy("first-batch").await;
     copy.execute("DELETE FROM hot_batch WHERE first = 1000").await;
     expect(&copy, format!("missing: {SYS_STREAM}, records 1000 to 1099, in muniment.db: the records are not there")).await;
-    let copy = scene.copy("file");
+    let copy = scene.copy("file").await;
     let (path, place) = copy.file().await;
     std::fs::remove_file(&place).unwrap();
     expect(&copy, format!("missing: {SYS_STREAM}, records 0 to 999, in {path}: the file is not there")).await;
     copy.execute("DELETE FROM file WHERE stream = 'sys_audit_log/7y'").await;
     expect(&copy, format!("missing: {SYS_STREAM}, records 0 to 999: the records are not there")).await;
-    let copy = scene.copy("stream");
+    let copy = scene.copy("stream").await;
     copy.execute("DELETE FROM hot_batch").await;
     copy.execute("DELETE FROM file").await;
     copy.execute("DELETE FROM stream").await;
     assert_eq!(copy.findings().await.len(), 3);
-    let copy = scene.copy("leaf");
+    let copy = scene.copy("leaf").await;
     copy.execute("DELETE FROM meta_leaf WHERE number = (SELECT max(number) FROM meta_leaf)").await;
     assert_eq!(copy.verify().await.verdict(), Verdict::Cut);
 }
@@ -171,7 +171,7 @@ async fn p5_a_cut_tail_is_missing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn p5_a_changed_hot_batch_is_found() {
     let scene = Scene::new().await;
-    let copy = scene.copy("hot");
+    let copy = scene.copy("hot").await;
     let mut connection = copy.sql().await;
     let row = sqlx::query("SELECT hashes, body FROM hot_batch WHERE first = 1000").fetch_one(&mut connection).await.unwrap();
     let (hashes, body): (Vec<u8>, Vec<u8>) = (row.get(0), row.get(1));
@@ -205,7 +205,7 @@ async fn p5_a_catalog_that_would_hide_records_is_found() {
         "UPDATE file SET max_time = max_time - 1",
         "UPDATE file SET recorded_to = recorded_to - 1",
         "UPDATE file SET month = '2001-01'",
-        "UPDATE file SET previous_hash = zeroblob(31) || x'01'",
+        "UPDATE file SET previous_hash = CAST(zeroblob(31) || x'01' AS BLOB)",
         "UPDATE file SET nodes = zeroblob(41)",
         "UPDATE hot_batch SET last_id = last_id - 1",
         "UPDATE hot_batch SET recorded_at = recorded_at + 1",
@@ -216,7 +216,7 @@ async fn p5_a_catalog_that_would_hide_records_is_found() {
     .into_iter()
     .enumerate()
     {
-        let copy = scene.copy(&format!("catalog-{i}"));
+        let copy = scene.copy(&format!("catalog-{i}")).await;
         assert!(copy.execute(sql).await > 0);
         let report = copy.verify().await;
         assert!(!report.is_valid(), "{sql}");
@@ -227,7 +227,7 @@ async fn p5_a_catalog_that_would_hide_records_is_found() {
 #[tokio::test(flavor = "multi_thread")]
 async fn p5_an_older_copy_of_the_whole_folder_is_cut() {
     let scene = Scene::new().await;
-    let mut copy = scene.copy("older");
+    let mut copy = scene.copy("older").await;
     let engine = muniment_engine::Engine::open(muniment_engine::EngineConfig::new(scene.folder.path().join("data"))).await.unwrap();
     crate::scene::send(&engine, SYS, 0..3).await;
     copy.published = vec![engine.checkpoint()];
@@ -241,7 +241,7 @@ async fn p5_an_older_copy_of_the_whole_folder_is_cut() {
 #[tokio::test(flavor = "multi_thread")]
 async fn p5_a_forged_checkpoint_is_forged() {
     let scene = Scene::new().await;
-    let copy = scene.copy("forged");
+    let copy = scene.copy("forged").await;
     let genuine = checkpoint::parse_unverified(&scene.note).unwrap();
     let stranger = SigningKey::from_bytes(&genuine.origin, &[7; 32]).unwrap();
     let mut connection = copy.sql().await;
@@ -253,7 +253,7 @@ async fn p5_a_forged_checkpoint_is_forged() {
         assert_eq!(copy.findings().await, ["forged: in checkpoint: no trusted key signed the checkpoint"]);
     }
     connection.close().await.unwrap();
-    let copy = Copy { key: stranger.verifier_key().clone(), ..scene.copy("another-key") };
+    let copy = Copy { key: stranger.verifier_key().clone(), ..scene.copy("another-key").await };
     assert_eq!(copy.verify().await.verdict(), Verdict::Forged);
 }
 
@@ -287,7 +287,7 @@ async fn rewrite_history(copy: &Copy, row: usize) -> (String, Vec<Hash>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn p5_rewritten_hashes_are_found_between_two_commits() {
     let scene = Scene::new().await;
-    let copy = scene.copy("history");
+    let copy = scene.copy("history").await;
     let (path, hashes) = rewrite_history(&copy, 456).await;
     // The chain of the hot batch that follows no longer fits.
     expect(&copy, format!("altered: {SYS_STREAM}, record 1000, in muniment.db: the record does not fit its blockchain_hash")).await;

@@ -37,7 +37,7 @@ pub fn event(log: &str, n: u64) -> String {
     }
 }
 
-pub async fn send(engine: &Engine, log: &str, records: std::ops::Range<u64>) {
+pub async fn send(engine: &Arc<Engine>, log: &str, records: std::ops::Range<u64>) {
     let body: String = records.map(|n| event(log, n) + "\n").collect();
     let body = Bytes::from(body);
     engine.ingest(IngestRequest { log, body, format: Format::Ndjson, idempotency_key: None, position: None }).await.unwrap();
@@ -73,10 +73,15 @@ impl Scene {
         Self { folder, key, note, early_note }
     }
 
-    /// A copy of the data folder to tamper with.
-    pub fn copy(&self, name: &str) -> Copy {
-        let to = self.folder.path().join(name);
-        copy_folder(&self.folder.path().join("data"), &to);
+    /// A copy of the data folder to tamper with. The database is copied by itself: its connections may still be closing.
+    pub async fn copy(&self, name: &str) -> Copy {
+        let (data, to) = (self.folder.path().join("data"), self.folder.path().join(name));
+        copy_folder(&data.join("objects"), &to.join("objects"));
+        let options = SqliteConnectOptions::new().filename(data.join("muniment.db"));
+        let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+        let target = to.join("muniment.db").to_string_lossy().into_owned();
+        sqlx::query("VACUUM INTO $1").bind(target).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
         Copy { folder: to, key: self.key.clone(), published: vec![self.note.clone()] }
     }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[tokio::test(flavor = "multi_thread")]
 async fn p5_a_sound_store_is_valid() {
     let scene = Scene::new().await;
-    let copy = scene.copy("same");
+    let copy = scene.copy("same").await;
     let report = copy.verify().await;
     assert_eq!(report.verdict(), Verdict::Valid, "{report}");
     let outcome = &report.outcome;

@@ -9,8 +9,9 @@ use arrow_array::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
 use muniment_model::Table;
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection, Row, SqliteConnection};
+use sqlx::{Connection, Row, Sqlite, SqliteConnection};
 use std::path::Path;
 use std::time::Duration;
 
@@ -59,7 +60,7 @@ impl SqliteDb {
         Ok(Self { writer: readers.clone(), readers, read_only: true })
     }
 
-    async fn write(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Sqlite>> {
+    async fn write(&self) -> Result<PoolConnection<Sqlite>> {
         if self.read_only {
             return Err(StoreError::ReadOnly);
         }
@@ -187,6 +188,63 @@ async fn write_idempotency(connection: &mut SqliteConnection, row: &IdempotencyR
     Ok(())
 }
 
+async fn write_commit(connection: &mut SqliteConnection, commit: &Commit) -> Result<()> {
+    let mut transaction = connection.begin().await.map_err(StoreError::database("beginning"))?;
+    for (row, number) in &commit.streams {
+        write_stream(&mut transaction, row, *number).await?;
+    }
+    for batch in &commit.batches {
+        write_batch(&mut transaction, batch).await?;
+    }
+    write_ledger(&mut transaction, commit).await?;
+    for row in &commit.idempotency {
+        write_idempotency(&mut transaction, row, commit.time).await?;
+    }
+    for (source, value) in &commit.positions {
+        sqlx::query(sql!("upsert_position"))
+            .bind(source)
+            .bind(value)
+            .bind(commit.time)
+            .execute(&mut *transaction)
+            .await
+            .map_err(StoreError::database("writing a position"))?;
+    }
+    transaction.commit().await.map_err(StoreError::database("committing"))
+}
+
+async fn write_replacement(connection: &mut SqliteConnection, replacement: &Replacement) -> Result<()> {
+    let fail = || StoreError::database("changing the catalog");
+    let mut transaction = connection.begin().await.map_err(fail())?;
+    for path in &replacement.replaced {
+        sqlx::query(sql!("delete_file")).bind(path).execute(&mut *transaction).await.map_err(fail())?;
+        sqlx::query(sql!("insert_garbage")).bind(path).bind(replacement.time).execute(&mut *transaction).await.map_err(fail())?;
+    }
+    let file = &replacement.file;
+    rows::insert_file(&mut transaction, file, replacement.time).await?;
+    if replacement.flushes {
+        sqlx::query(sql!("mark_flushed"))
+            .bind(&file.extent.stream)
+            .bind(file.extent.first as i64)
+            .bind(file.extent.end as i64)
+            .bind(replacement.time)
+            .execute(&mut *transaction)
+            .await
+            .map_err(fail())?;
+    }
+    transaction.commit().await.map_err(fail())
+}
+
+/// Gives the writer's connection back, or closes it after an error: a COMMIT that failed leaves a transaction open, and the next one would be nested in it
+/// and never be durable.
+async fn settle<T>(connection: PoolConnection<Sqlite>, outcome: Result<T>) -> Result<T> {
+    if outcome.is_err()
+        && let Err(error) = connection.close().await
+    {
+        tracing::warn!(error = &error as &dyn std::error::Error, "closing a connection after an error");
+    }
+    outcome
+}
+
 #[async_trait]
 impl CommitDb for SqliteDb {
     async fn load(&self) -> Result<Loaded> {
@@ -199,50 +257,14 @@ impl CommitDb for SqliteDb {
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
         let mut connection = self.write().await?;
-        let mut transaction = connection.begin().await.map_err(StoreError::database("beginning"))?;
-        for (row, number) in &commit.streams {
-            write_stream(&mut transaction, row, *number).await?;
-        }
-        for batch in &commit.batches {
-            write_batch(&mut transaction, batch).await?;
-        }
-        write_ledger(&mut transaction, commit).await?;
-        for row in &commit.idempotency {
-            write_idempotency(&mut transaction, row, commit.time).await?;
-        }
-        for (source, value) in &commit.positions {
-            sqlx::query(sql!("upsert_position"))
-                .bind(source)
-                .bind(value)
-                .bind(commit.time)
-                .execute(&mut *transaction)
-                .await
-                .map_err(StoreError::database("writing a position"))?;
-        }
-        transaction.commit().await.map_err(StoreError::database("committing"))
+        let outcome = write_commit(&mut connection, commit).await;
+        settle(connection, outcome).await
     }
 
     async fn replace(&self, replacement: &Replacement) -> Result<()> {
         let mut connection = self.write().await?;
-        let fail = || StoreError::database("changing the catalog");
-        let mut transaction = connection.begin().await.map_err(fail())?;
-        for path in &replacement.replaced {
-            sqlx::query(sql!("delete_file")).bind(path).execute(&mut *transaction).await.map_err(fail())?;
-            sqlx::query(sql!("insert_garbage")).bind(path).bind(replacement.time).execute(&mut *transaction).await.map_err(fail())?;
-        }
-        let file = &replacement.file;
-        rows::insert_file(&mut transaction, file, replacement.time).await?;
-        if replacement.flushes {
-            sqlx::query(sql!("mark_flushed"))
-                .bind(&file.extent.stream)
-                .bind(file.extent.first as i64)
-                .bind(file.extent.end as i64)
-                .bind(replacement.time)
-                .execute(&mut *transaction)
-                .await
-                .map_err(fail())?;
-        }
-        transaction.commit().await.map_err(fail())
+        let outcome = write_replacement(&mut connection, replacement).await;
+        settle(connection, outcome).await
     }
 
     async fn remove_flushed(&self, range: Option<(&str, u64, u64)>) -> Result<()> {
@@ -404,9 +426,7 @@ impl CommitDb for SqliteDb {
 
     async fn insert_register(&self, table: &'static Table, rows: &RecordBatch) -> Result<u64> {
         let mut connection = self.write().await?;
-        let mut transaction = connection.begin().await.map_err(StoreError::database("beginning"))?;
-        let inserted = registers::insert(&mut transaction, table, rows).await?;
-        transaction.commit().await.map_err(StoreError::database("writing a register"))?;
-        Ok(inserted)
+        let outcome = registers::insert(&mut connection, table, rows).await;
+        settle(connection, outcome).await
     }
 }

@@ -8,7 +8,7 @@ use arrow_array::{
 };
 use muniment_model::{Column, Table, Type};
 use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
-use sqlx::{AssertSqlSafe, Row, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
 use std::sync::Arc;
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, SqliteArguments>;
@@ -54,6 +54,8 @@ pub(super) async fn insert(connection: &mut SqliteConnection, table: &'static Ta
     }
     let places: Vec<String> = (1..=names.len()).map(|n| format!("${n}")).collect();
     let text = format!("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT DO NOTHING", table.name, names.join(", "), places.join(", "));
+    let fail = || StoreError::database("writing a register");
+    let mut transaction = connection.begin().await.map_err(fail())?;
     let mut inserted = 0;
     for row in 0..rows.num_rows() {
         let mut query = sqlx::query(AssertSqlSafe(text.clone()));
@@ -62,9 +64,9 @@ pub(super) async fn insert(connection: &mut SqliteConnection, table: &'static Ta
                 query = bind(query, array, row, column);
             }
         }
-        let done = query.execute(&mut *connection).await.map_err(StoreError::database("writing a register"))?;
-        inserted += done.rows_affected();
+        inserted += query.execute(&mut *transaction).await.map_err(fail())?.rows_affected();
     }
+    transaction.commit().await.map_err(fail())?;
     Ok(inserted)
 }
 
