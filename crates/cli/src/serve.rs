@@ -22,6 +22,7 @@ pub async fn run(config: Config) -> Result<ExitCode> {
     println!("Muniment {} serves {} at {}", env!("CARGO_PKG_VERSION"), config.data().display(), service.url);
     println!("Verifier key: {}", service.key);
     println!("{}", service.published());
+    tracing::info!(data = %config.data().display(), url = service.url, key = service.key, "serving");
     service.run(stop.first()).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -214,8 +214,6 @@ pub trait CommitDb: Send + Sync + std::fmt::Debug {
     async fn garbage(&self, before: i64) -> Result<Vec<String>>;
     /// Forgets a replaced file.
     async fn forget_garbage(&self, path: &str) -> Result<()>;
-    /// Whether the catalog or the garbage list names this file.
-    async fn path_is_known(&self, path: &str) -> Result<bool>;
     /// All rows of a register, in key order.
     async fn read_register(&self, table: &'static Table) -> Result<RecordBatch>;
     /// Inserts rows into a register; columns by name. Rows whose key exists are left as they are.

@@ -12,6 +12,7 @@ use crate::parquet_file::{FileWriter, hash_file};
 use crate::time::month_of;
 use muniment_ledger::Hash;
 use muniment_model::Table;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -190,9 +191,11 @@ impl Store {
     pub(crate) async fn sweep_orphans(&self) -> Result<usize> {
         let scratch = self.objects.scratch()?;
         std::fs::remove_dir_all(&scratch).map_err(StoreError::file("clearing", &scratch))?;
+        let mut known: HashSet<String> = self.db.garbage(i64::MAX).await?.into_iter().collect();
+        known.extend(self.snapshot().values().flat_map(|stream| stream.files.iter().map(|file| file.path.clone())));
         let mut swept = 0;
         for (path, _) in self.objects.list().await? {
-            if !self.db.path_is_known(&path).await? {
+            if !known.contains(&path) {
                 tracing::warn!(path, "removing a file that no commit knows");
                 self.objects.remove(&path)?;
                 swept += 1;

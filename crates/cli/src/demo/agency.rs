@@ -87,17 +87,20 @@ impl Agency {
             (night(2, 27, 12), Attack::UnattributedChange),
         ];
         attacks.reverse();
-        Past { start, hours, total, hour: 0, before: 0.0, count, attacks }
+        Past { start, hours, total, hour: 0, before: 0.0, count, attacks, attacked: 0 }
     }
 
     /// One step into the past. Returns `false` when it is filled in.
     pub fn fill(&mut self, past: &mut Past) -> bool {
-        if self.events.total >= past.count {
+        let ordinary = self.events.total - past.attacked;
+        if ordinary >= past.count {
             return false;
         }
-        let time = past.time(self.events.total, self.random.share());
+        let time = past.time(ordinary, self.random.share());
         while let Some((_, attack)) = past.attacks.pop_if(|(due, _)| *due <= time) {
+            let before = self.events.total;
             self.attack(attack, time);
+            past.attacked += self.events.total - before;
         }
         self.step(time);
         true
@@ -168,6 +171,8 @@ pub struct Past {
     before: f64,
     count: u64,
     attacks: Vec<(i64, Attack)>,
+    /// Events of attacks until now, which come on top.
+    attacked: u64,
 }
 
 impl Past {

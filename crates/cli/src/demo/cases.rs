@@ -4,6 +4,7 @@ use super::events::{Events, Log, stamp};
 use super::random::{Random, named_uuid};
 use super::staff::{Person, Role};
 use serde_json::{Value, json};
+use std::collections::VecDeque;
 
 const SERVICES: [(&str, u64); 5] = [
     ("Construction permit", 2_500_000),
@@ -38,7 +39,7 @@ struct Case {
     fee: u64,
     row: Value,
     documents: Vec<(String, Value)>,
-    payment: Option<(String, Value)>,
+    is_paid: bool,
 }
 
 impl Case {
@@ -56,6 +57,8 @@ impl Case {
 pub struct Cases {
     open: Vec<Case>,
     next: u64,
+    /// The newest payments.
+    paid: VecDeque<(String, Value)>,
 }
 
 /// A change as it is recorded.
@@ -72,16 +75,15 @@ struct Change<'a> {
 impl Cases {
     /// No case yet; the first gets the number after this one.
     pub fn new(after: u64) -> Self {
-        Self { open: Vec::new(), next: after + 1 }
+        Self { open: Vec::new(), next: after + 1, paid: VecDeque::new() }
     }
 
     /// Somebody does the next thing to some case.
     pub fn work(&mut self, person: &Person, time: i64, random: &mut Random, events: &mut Events) {
-        let few = self.open.len() < 40;
         match random.below(100) {
-            0..24 => self.receive(person, time, random, events),
-            _ if few => self.receive(person, time, random, events),
-            24..80 => self.advance(person, time, random, events),
+            _ if self.open.len() < 40 => self.receive(person, time, random, events),
+            0..11 if self.open.len() < 300 => self.receive(person, time, random, events),
+            0..80 => self.advance(person, time, random, events),
             80..92 => self.correct(person, time, random, events),
             _ => self.sort_documents(person, time, random, events),
         }
@@ -102,7 +104,7 @@ impl Cases {
             "officer": Value::Null,
             "received_at": stamp(time),
         });
-        let mut case = Case { number, step: 0, fee, row, documents: Vec::new(), payment: None };
+        let mut case = Case { number, step: 0, fee, row, documents: Vec::new(), is_paid: false };
         let reason = "application handed in";
         let mut insert = |table: &str, key: &str, new: &Value, time: i64, random: &mut Random| {
             let change = Change { table, operation: "INSERT", key, old: None, new: Some(new), reason, process: "HoSo Processing" };
@@ -125,7 +127,7 @@ impl Cases {
     fn advance(&mut self, person: &Person, time: i64, random: &mut Random, events: &mut Events) {
         let place = random.place(self.open.len());
         let case = &mut self.open[place];
-        if STEPS[case.step] == "PAYMENT" && case.payment.is_none() {
+        if STEPS[case.step] == "PAYMENT" && !case.is_paid {
             let key = format!("PT-{:06}", case.number);
             let method = random.pick(&["card", "bank transfer", "cash"]);
             let payment = json!({ "case_no": case.key(), "amount": case.fee, "currency": "VND", "method": method, "status": "PAID" });
@@ -139,7 +141,9 @@ impl Cases {
                 process: "Payment",
             };
             emit(case, person, time, random, events, change);
-            case.payment = Some((key, payment));
+            case.is_paid = true;
+            self.paid.push_front((key, payment));
+            self.paid.truncate(2);
             return;
         }
         let (before, instance) =
@@ -219,25 +223,18 @@ impl Cases {
         }
     }
 
-    /// Somebody at the database lowers a payment that was made and takes a document away, past the application: nobody's name is on it.
-    /// Returns the key of the payment.
+    /// Somebody at the database lowers the newest payments, past the application: nobody's name is on it. Returns the key of one of them.
     pub fn tamper(&mut self, time: i64, events: &mut Events) -> Option<String> {
-        let case = self.open.iter_mut().find(|case| case.payment.is_some())?;
-        let (key, payment) = case.payment.as_mut()?;
-        let before = payment.clone();
-        payment["amount"] = json!(before["amount"].as_u64().unwrap_or_default() / 10);
-        let bare = |table: &str, operation: &str, key: &str, old: &Value, new: Value| {
-            json!({
-                "table_name": table, "operation": operation, "primary_key": key, "old_values": old, "new_values": new,
+        for (key, payment) in &mut self.paid {
+            let before = payment.clone();
+            payment["amount"] = json!(before["amount"].as_u64().unwrap_or_default() / 10);
+            let event = json!({
+                "table_name": "case.payment", "operation": "UPDATE", "primary_key": key, "old_values": before, "new_values": payment,
                 "changed_at": stamp(time), "user_agent": "psql", "compliance_level": 3,
-            })
-        };
-        events.push(Log::Changes, bare("case.payment", "UPDATE", key, &before, payment.clone()));
-        let key = key.clone();
-        if let Some((document, row)) = case.documents.pop() {
-            events.push(Log::Changes, bare("case.document", "DELETE", &document, &row, Value::Null));
+            });
+            events.push(Log::Changes, event);
         }
-        Some(key)
+        self.paid.front().map(|(key, _)| key.clone())
     }
 
     /// A number of a case, one of the newest.

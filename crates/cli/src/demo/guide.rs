@@ -18,14 +18,26 @@ pub struct Guide<'a> {
 impl Guide<'_> {
     /// The text.
     pub fn text(&self) -> String {
-        let program = quoted(&std::env::args().next().unwrap_or_else(|| "muniment".to_owned()));
-        let (url, key) = (self.url, quoted(self.key));
-        let data = quoted(&self.data.display().to_string());
-        let command = |rest: &str| format!("{program} --data {data} {rest}");
-        let sql = |query: &str| command(&format!("sql \"{query}\""));
-        let (proof, bundle) = (format!("{data}-proof.json"), format!("{data}-bundle"));
-        let (table, row) = self.tampered.map_or(("case.hoso", "HS-000001"), |payment| ("case.payment", payment));
-        let things = [
+        let mut text = "\nThings to try, in another terminal:\n".to_owned();
+        for (what, how) in self.questions().into_iter().chain(self.evidence()) {
+            text += &format!("\n# {what}\n{how}\n");
+        }
+        text
+    }
+
+    /// A command on this data folder.
+    fn command(&self, rest: &str) -> String {
+        format!("{} --data {} {rest}", program(), self.folder())
+    }
+
+    fn folder(&self) -> String {
+        quoted(&self.data.display().to_string())
+    }
+
+    fn questions(&self) -> Vec<(&'static str, String)> {
+        let url = self.url;
+        let sql = |query: &str| self.command(&format!("sql \"{query}\""));
+        vec![
             (
                 "Post an event, and find it at once",
                 format!(
@@ -70,6 +82,15 @@ impl Guide<'_> {
                 "Changes past the application: nobody's name on them",
                 sql("SELECT changed_at, table_name, operation, primary_key, user_agent FROM sys_audit_log WHERE changed_by IS NULL"),
             ),
+        ]
+    }
+
+    fn evidence(&self) -> Vec<(&'static str, String)> {
+        let (program, key) = (program(), quoted(self.key));
+        let (proof, bundle) = (format!("{}-proof.json", self.folder()), format!("{}-bundle", self.folder()));
+        let (table, row) = self.tampered.map_or(("case.hoso", "HS-000001"), |payment| ("case.payment", payment));
+        let command = |rest: &str| self.command(rest);
+        vec![
             (
                 "All that happened to one row, and what it was like a day ago",
                 format!(
@@ -87,13 +108,13 @@ impl Guide<'_> {
                 "Hand somebody the whole log",
                 format!("{}\n{program} verify {bundle} --key {key}", command(&format!("export --out {bundle}"))),
             ),
-        ];
-        let mut text = "\nThings to try, in another terminal:\n".to_owned();
-        for (what, how) in things {
-            text += &format!("\n# {what}\n{how}\n");
-        }
-        text
+        ]
     }
+}
+
+/// This program's name as it was typed.
+fn program() -> String {
+    quoted(&std::env::args().next().unwrap_or_else(|| "muniment".to_owned()))
 }
 
 /// As a word of a shell.

@@ -125,7 +125,7 @@ async fn write_bundle(store: &Arc<Store>, options: &ExportOptions, folder: &Path
     }
     streams.sort_by(|a, b| a.stream.cmp(&b.stream));
     let keys = store.db().landmarks("key").await?;
-    let vkey = keys.into_iter().filter(|(number, _)| *number < size).next_back().map(|(_, vkey)| vkey);
+    let vkey = keys.into_iter().rfind(|(number, _)| *number < size).map(|(_, vkey)| vkey);
     let manifest = Manifest {
         format: bundle::FORMAT.to_owned(),
         origin: loaded.origin.clone(),

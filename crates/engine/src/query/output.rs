@@ -53,7 +53,10 @@ impl FromStr for OutputFormat {
             "ndjson" => Self::Ndjson,
             "arrow" => Self::Arrow,
             _ => {
-                return Err(EngineError::Parameter { name: "format", reason: format!("{name} is none of table, csv, json, ndjson, arrow") });
+                return Err(EngineError::Parameter {
+                    name: "format",
+                    reason: format!("{name} is none of table, csv, json, ndjson, arrow"),
+                });
             }
         })
     }

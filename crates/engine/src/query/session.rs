@@ -64,7 +64,6 @@ impl Session {
         let mut state = self.state.clone();
         state.mark_start_execution();
         let mut plan = state.statement_to_plan(statement).await.map_err(failed)?;
-        statement::check_size(&plan)?;
         let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         reading.verify_plan(&plan).map_err(failed)?;
         if !parameters.is_empty() {

@@ -411,15 +411,6 @@ impl CommitDb for SqliteDb {
         Ok(())
     }
 
-    async fn path_is_known(&self, path: &str) -> Result<bool> {
-        let known = sqlx::query(sql!("path_is_known"))
-            .bind(path)
-            .fetch_one(&self.readers)
-            .await
-            .map_err(StoreError::database("looking up a file"))?;
-        Ok(known.try_get::<i64, _>(0).map_err(StoreError::database("looking up a file"))? != 0)
-    }
-
     async fn read_register(&self, table: &'static Table) -> Result<RecordBatch> {
         registers::read(&self.readers, table).await
     }

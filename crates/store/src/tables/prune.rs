@@ -43,7 +43,7 @@ fn keep<'a, T: 'a>(
     let Some(predicate) = predicate else { return Ok(all.into_iter().map(|(_, item)| item.clone()).collect()) };
     let ranges = Ranges { event_time: event_time_column(table), extents: all.iter().map(|(years, item)| (*years, extent(item))).collect() };
     let kept = PruningPredicateBuilder::new().with_file_schema(schema.clone()).try_build(predicate.clone())?.prune(&ranges)?;
-    Ok(all.into_iter().zip(kept).filter_map(|((_, item), keep)| keep.then(|| item.clone())).collect())
+    Ok(all.into_iter().zip(kept).filter(|(_, keep)| *keep).map(|((_, item), _)| item.clone()).collect())
 }
 
 struct Ranges<'a> {

@@ -1,1 +1,0 @@
-SELECT EXISTS (SELECT 1 FROM file WHERE path = $1) OR EXISTS (SELECT 1 FROM garbage WHERE path = $1)
