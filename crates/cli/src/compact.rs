@@ -18,9 +18,11 @@ pub async fn run(config: Config) -> Result<ExitCode> {
         }
     };
     let flushed = engine.flush_all().await;
+    let swept = engine.store().sweep_replaced(muniment_engine::now()).await;
     let snapshot = engine.store().snapshot();
     engine.shutdown().await?;
     flushed?;
+    swept.map_err(muniment_engine::EngineError::from)?;
     for (name, stream) in &snapshot {
         let bytes: u64 = stream.files.iter().map(|file| file.bytes).sum();
         let records: u64 = stream.files.iter().map(|file| file.extent.records()).sum();

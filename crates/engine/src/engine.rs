@@ -253,11 +253,12 @@ impl Engine {
         Ok(vkey)
     }
 
-    /// Moves all hot records to Parquet and merges small files.
+    /// Moves all hot records to Parquet, merges small files, and gives space back.
     pub async fn flush_all(&self) -> Result<()> {
         self.store().flush(&self.config.flush, crate::now(), true).await?;
         while self.store().compact(&self.config.compaction, crate::now()).await?.is_some() {}
-        Ok(self.store().remove_retired().await?)
+        self.store().remove_retired().await?;
+        Ok(self.store().db().reclaim().await?)
     }
 
     /// Publishes the newest checkpoint now; under its size, too, if it is to be `kept`.

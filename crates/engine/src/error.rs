@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// Records that are not as they should be; nothing was stored.
-    #[error("{} of the records are not valid", .0.total)]
+    #[error("the records are not valid: {} errors", .0.total)]
     Invalid(Rejection),
     /// There is no such log.
     #[error("there is no log {0}")]

@@ -197,10 +197,10 @@ impl Engine {
             None => None,
         };
         let mut prepared = if request.body.len() <= INLINE_BYTES {
-            self.shared.prepare(table, &request.body, request.format).await?
+            self.shared.prepare(table, &request.body, request.format, None).await?
         } else {
             let (shared, body, format, handle) = (self.shared.clone(), request.body, request.format, tokio::runtime::Handle::current());
-            let work = move || handle.block_on(shared.prepare(table, &body, format));
+            let work = move || handle.block_on(shared.prepare(table, &body, format, None));
             tokio::task::spawn_blocking(work).await.map_err(|_| EngineError::Stopped)??
         };
         prepared.idempotency = idempotency;
@@ -230,11 +230,11 @@ impl Shared {
         muniment_model::parse(table, body, &mut options).map_err(EngineError::Invalid)
     }
 
-    /// Parses a body and hashes its records.
-    pub(crate) async fn prepare(&self, table: &'static Table, body: &[u8], format: Format) -> Result<Prepared> {
+    /// Parses a body and hashes its records. Their ids begin at `first_id`, or at the next free one.
+    pub(crate) async fn prepare(&self, table: &'static Table, body: &[u8], format: Format, first_id: Option<i64>) -> Result<Prepared> {
         let now = crate::now();
         let parsed = self.parse(table, body, format, now)?;
-        let first_id = self.allocate_ids(table, parsed.records);
+        let first_id = first_id.unwrap_or_else(|| self.allocate_ids(table, parsed.records));
         let month: Arc<str> = Arc::from(month_of(now));
         let mut parts = Vec::with_capacity(parsed.batches.len());
         for class in parsed.batches {

@@ -4,9 +4,10 @@ use crate::error::{EngineError, Result};
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
 use arrow_schema::{Field, Schema};
 use bytes::Bytes;
-use muniment_ledger::{Hash, PartitionKey, payload_hashes};
+use muniment_ledger::{Hash, PartitionKey, Salt, payload_hashes};
 use muniment_model::{ClassBatch, PayloadEncoder, Table};
 use muniment_store::{StoreError, hot, parquet_file};
+use std::cell::RefCell;
 use std::sync::Arc;
 
 /// Batches of at least this many records are encoded here, in parallel; smaller ones are merged by the commit first.
@@ -30,6 +31,14 @@ pub(crate) struct Part {
     pub(crate) body: Option<Bytes>,
 }
 
+/// Bytes of payloads that a thread keeps room for.
+const SCRATCH_BYTES: usize = 4 << 20;
+
+thread_local! {
+    /// Salts, payloads and their offsets: megabytes that each batch would otherwise ask the system for.
+    static SCRATCH: RefCell<(Vec<Salt>, Vec<u8>, Vec<usize>)> = RefCell::default();
+}
+
 /// Name of the stream of a log's retention class.
 pub(crate) fn stream_name(log: &str, retention_years: u16) -> String {
     format!("{log}/{retention_years}y")
@@ -37,11 +46,15 @@ pub(crate) fn stream_name(log: &str, retention_years: u16) -> String {
 
 /// Salted payload hashes of a batch's records.
 pub(crate) fn hash_payloads(table: &'static Table, batch: &RecordBatch, ids: &[i64], key: &PartitionKey) -> Result<Vec<Hash>> {
-    let (mut salts, mut bytes, mut offsets, mut hashes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    key.salts(ids, &mut salts);
     let encoder = PayloadEncoder::new(table, batch).map_err(|error| StoreError::Damaged(error.to_string()))?;
-    encoder.encode_all(&mut bytes, &mut offsets);
-    payload_hashes(&salts, &bytes, &offsets, &mut hashes);
+    let mut hashes = Vec::with_capacity(ids.len());
+    SCRATCH.with_borrow_mut(|(salts, bytes, offsets)| {
+        salts.clear();
+        key.salts(ids, salts);
+        encoder.encode_all(bytes, offsets);
+        payload_hashes(salts, bytes, offsets, &mut hashes);
+        bytes.shrink_to(SCRATCH_BYTES);
+    });
     Ok(hashes)
 }
 

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use xxhash_rust::xxh3::Xxh3;
 
 /// Bytes of a chunk: large enough for parallel work and few commits, small enough to bound memory.
-const CHUNK_BYTES: usize = 2 << 20;
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// A source of NDJSON records.
 pub struct FileIngest<'a> {
@@ -56,8 +56,6 @@ impl Position {
         if self.bytes == 0 { String::new() } else { format!("{} {} {:032x}", self.bytes, self.lines, self.digest) }
     }
 }
-
-
 
 struct Chunks {
     reader: Box<dyn Read + Send>,
@@ -164,7 +162,8 @@ impl Engine {
                     Some((bytes, position)) => {
                         let before = preparing.back().map(|(position, _)| position.lines);
                         let before = before.or_else(|| committing.back().map(|(position, _)| position.lines)).unwrap_or(progress.lines);
-                        preparing.push_back((position, self.prepare_chunk(table, bytes, before)));
+                        let lines = (position.lines + 1 - before, before);
+                        preparing.push_back((position, self.prepare_chunk(table, bytes, lines)));
                     }
                     None => ended = true,
                 }
@@ -185,13 +184,15 @@ impl Engine {
         }
     }
 
-    fn prepare_chunk(self: &Arc<Self>, table: &'static Table, bytes: Vec<u8>, lines_before: u64) -> JoinHandle<Result<Prepared>> {
+    /// Prepares a chunk of at most `lines.0` records after `lines.1` lines. Ids are taken now, so that they follow the source's order.
+    fn prepare_chunk(self: &Arc<Self>, table: &'static Table, bytes: Vec<u8>, lines: (u64, u64)) -> JoinHandle<Result<Prepared>> {
         let (shared, handle) = (self.shared.clone(), tokio::runtime::Handle::current());
+        let first_id = shared.allocate_ids(table, lines.0 as usize);
         tokio::task::spawn_blocking(move || {
-            let prepared = handle.block_on(shared.prepare(table, &bytes, Format::Ndjson));
+            let prepared = handle.block_on(shared.prepare(table, &bytes, Format::Ndjson, Some(first_id)));
             prepared.map_err(|error| match error {
                 EngineError::Invalid(mut rejection) => {
-                    rejection.errors.iter_mut().for_each(|error| error.line += lines_before);
+                    rejection.errors.iter_mut().for_each(|error| error.line += lines.1);
                     EngineError::Invalid(rejection)
                 }
                 other => other,

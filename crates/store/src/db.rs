@@ -188,6 +188,8 @@ pub trait CommitDb: Send + Sync + std::fmt::Debug {
     async fn replace(&self, replacement: &Replacement) -> Result<()>;
     /// Removes batches that a flush has replaced: those of a range, or all.
     async fn remove_flushed(&self, range: Option<(&str, u64, u64)>) -> Result<()>;
+    /// Gives space that is no longer used back to the file system. Takes a while; not for the hot path.
+    async fn reclaim(&self) -> Result<()>;
     /// Hashes and body of the batch that starts at this index.
     async fn hot_body(&self, stream: &str, first: u64) -> Result<Option<(Bytes, Bytes)>>;
     /// Hot batches that start in a range: first index, hashes, body; in order.

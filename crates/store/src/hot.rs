@@ -14,6 +14,7 @@ use arrow_schema::{Schema, SchemaRef};
 use bytes::Bytes;
 use muniment_ledger::Hash;
 use muniment_model::Table;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -21,6 +22,11 @@ const VERSION: u8 = 1;
 /// Bodies smaller than this are not worth compressing.
 const COMPRESS_FROM_BYTES: usize = 8 * 1024;
 const ZSTD_LEVEL: i32 = 1;
+
+thread_local! {
+    /// The compressor's working memory, a megabyte and more, which is costly to set up for each batch.
+    static CONTEXT: RefCell<IpcWriteContext> = RefCell::default();
+}
 
 /// Encodes the id and data columns of a batch. Columns are found by name; those that are null throughout are left out.
 pub fn encode(batch: &RecordBatch) -> Result<Bytes> {

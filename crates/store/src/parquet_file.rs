@@ -75,14 +75,8 @@ pub struct FileWriter {
     stream: String,
     event_time: &'static str,
     extent: Option<Extent>,
-    leaves: Leaves,
+    nodes: Vec<Node>,
     previous_hash: Hash,
-}
-
-/// The compact range of the leaves written so far.
-struct Leaves {
-    first: u64,
-    hashes: Vec<Hash>,
 }
 
 impl FileWriter {
@@ -98,7 +92,7 @@ impl FileWriter {
             stream: stream.to_owned(),
             event_time: event_time_column(table),
             extent: None,
-            leaves: Leaves { first: 0, hashes: Vec::new() },
+            nodes: Vec::new(),
             previous_hash,
         })
     }
@@ -110,10 +104,7 @@ impl FileWriter {
         }
         let extent = extent_of(&self.stream, self.event_time, batch)?;
         match &mut self.extent {
-            None => {
-                self.leaves.first = extent.first;
-                self.extent = Some(extent);
-            }
+            None => self.extent = Some(extent.clone()),
             Some(whole) if whole.end == extent.first => {
                 whole.end = extent.end;
                 whole.first_id = whole.first_id.min(extent.first_id);
@@ -126,10 +117,9 @@ impl FileWriter {
                 return Err(StoreError::Damaged(format!("{}: index {} is followed by {}", self.stream, whole.end, extent.first)));
             }
         }
-        let hashes = column(batch, "blockchain_hash")?.as_fixed_size_binary();
-        for row in 0..batch.num_rows() {
-            self.leaves.hashes.push(to_hash(hashes.value(row))?);
-        }
+        let stored = column(batch, "blockchain_hash")?.as_fixed_size_binary();
+        let hashes = stored.iter().map(|hash| to_hash(hash.unwrap_or_default())).collect::<Result<Vec<_>>>()?;
+        append_nodes(&mut self.nodes, muniment_ledger::compact_range(extent.first, &hashes));
         self.writer.write(batch).map_err(StoreError::parquet(&self.scratch.to_string_lossy()))
     }
 
@@ -151,8 +141,19 @@ impl FileWriter {
         let path =
             format!("logs/{}/{month}/{:012}-{:012}-{}.parquet", self.stream, extent.first, extent.end - 1, hex::encode(&sha256[..8]));
         objects.publish(&self.scratch, &path)?;
-        let nodes = nodes_to_bytes(&muniment_ledger::compact_range(self.leaves.first, &self.leaves.hashes));
+        let nodes = nodes_to_bytes(&self.nodes);
         Ok(Some(FileRow { path, extent, month, bytes, sha256, previous_hash: self.previous_hash, nodes }))
+    }
+}
+
+/// Appends a compact range to the one before it: two sibling nodes become their parent.
+fn append_nodes(nodes: &mut Vec<Node>, following: Vec<Node>) {
+    for mut node in following {
+        while let Some(left) = nodes.last().filter(|left| left.level == node.level && left.index % 2 == 0 && left.index + 1 == node.index) {
+            node = Node { level: node.level + 1, index: node.index / 2, hash: muniment_ledger::node_hash(&left.hash, &node.hash) };
+            nodes.pop();
+        }
+        nodes.push(node);
     }
 }
 
@@ -247,4 +248,23 @@ pub fn nodes_from_bytes(bytes: &[u8]) -> Result<Vec<Node>> {
 /// Root of a stream's frontier as a catalog row keeps it.
 pub fn frontier_from_bytes(bytes: &[u8], what: &str) -> Result<Frontier> {
     Frontier::from_bytes(bytes).map_err(|error| StoreError::Damaged(format!("the frontier of {what}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_appended_in_pieces_are_the_range_of_the_whole() {
+        let hashes: Vec<Hash> = (0..200u8).map(|n| [n; 32]).collect();
+        for first in [0, 1, 5, 64, 77] {
+            for step in [1, 3, 16, 63] {
+                let mut nodes = Vec::new();
+                for (n, piece) in hashes.chunks(step).enumerate() {
+                    append_nodes(&mut nodes, muniment_ledger::compact_range(first + (n * step) as u64, piece));
+                }
+                assert_eq!(nodes, muniment_ledger::compact_range(first, &hashes), "from {first} in steps of {step}");
+            }
+        }
+    }
 }

@@ -59,7 +59,7 @@ pub fn ingest(bench: &Bench, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Bytes of the whole data folder an event, once the server has moved everything to Parquet.
+/// Bytes of the whole data folder an event, once everything is in Parquet.
 pub fn size(bench: &Bench, report: &mut Report) -> Result<()> {
     let data = bench.filled()?;
     settle(bench, &data)?;
@@ -69,18 +69,9 @@ pub fn size(bench: &Bench, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Serves until the data folder has not changed for ten seconds: flushed and compacted.
+/// Moves everything to Parquet.
 fn settle(bench: &Bench, data: &Path) -> Result<()> {
-    let server = bench.program.serve(data)?;
-    let (mut last, mut since, start) = (0, Instant::now(), Instant::now());
-    while since.elapsed() < Duration::from_secs(10) && start.elapsed() < Duration::from_secs(300) {
-        std::thread::sleep(Duration::from_millis(500));
-        let now = folder_bytes(&data.join("objects"));
-        if now != last {
-            (last, since) = (now, Instant::now());
-        }
-    }
-    server.stop()
+    bench.program.run(data, &["compact"]).map(drop)
 }
 
 /// Eight connections of 1,000-event requests, compared with the rate from a file.

@@ -89,7 +89,7 @@ impl BundleVerifier<'_> {
             return Ok(());
         }
         let mut workers = Workers::new(options.threads, options.progress.clone())?;
-        workers.total = self.manifest.streams.iter().map(|stream| stream.end - stream.first).sum();
+        workers.start(self.manifest.streams.iter().map(|stream| stream.end - stream.first).sum());
         let mut findings = Vec::new();
         for stream in &self.manifest.streams {
             findings.extend(self.check_stream(stream, &ledger, &workers, outcome)?);

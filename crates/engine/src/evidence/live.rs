@@ -31,25 +31,28 @@ const LEAVES: u64 = 8192;
 /// Bytes of hot batches read at a time.
 const HOT_BYTES: u64 = 16 << 20;
 /// How often to start again when a writer has moved records meanwhile.
-const ATTEMPTS: usize = 4;
+const ATTEMPTS: usize = 12;
 
 /// Verifies a live store, also beside a running writer: everything up to the newest checkpoint at the start. Busy on all cores.
 ///
 /// # Errors
 ///
-/// If it could not do its work: the store has no checkpoint, or the commit database can't be read. What is wrong with the records is in
-/// the report.
+/// If it could not do its work: the store has no checkpoint, the commit database can't be read, or a writer in another process moves records
+/// faster than they can be read ([`EngineError::Busy`]). What is wrong with the records is in the report.
 pub async fn verify_store(store: &Arc<Store>, options: VerifyOptions) -> Result<Report> {
     let (store, handle) = (store.clone(), Handle::current());
     let work = move || {
         let mut workers = Workers::new(options.threads, options.progress.clone())?;
-        for _ in 1..ATTEMPTS {
+        let mut last = None;
+        for _ in 0..ATTEMPTS {
             let (report, moved) = attempt(&store, &handle, &options, &mut workers)?;
-            if !moved {
+            // What was found twice, each time by a catalog read anew, no writer has moved meanwhile.
+            if !moved || last.as_ref() == report.outcome.findings.first() {
                 return Ok(report);
             }
+            last = report.outcome.findings.into_iter().next();
         }
-        Ok(attempt(&store, &handle, &options, &mut workers)?.0)
+        Err(EngineError::Busy { reason: "records were moved to files all the time while they were verified", retry_after: 10 })
     };
     tokio::task::spawn_blocking(work).await.map_err(|_| EngineError::Stopped)?
 }
@@ -101,7 +104,7 @@ impl LiveVerifier<'_> {
         if !outcome.findings.is_empty() {
             return Ok(());
         }
-        workers.total = self.loaded.streams.iter().map(|row| row.size).sum();
+        workers.start(self.loaded.streams.iter().map(|row| row.size).sum());
         let mut findings = Vec::new();
         for row in &self.loaded.streams {
             findings.extend(self.check_stream(row, &ledger, workers, outcome)?);

@@ -15,8 +15,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Records decoded at a time.
-const BATCH_ROWS: usize = 8192;
+/// Records decoded at a time: few enough for their columns and payloads to stay in a core's cache.
+const BATCH_ROWS: usize = 2048;
 /// Most rows of a row group that is read.
 const MAX_GROUP_ROWS: u64 = 1 << 24;
 

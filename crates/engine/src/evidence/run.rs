@@ -69,7 +69,7 @@ pub(super) struct Workers {
     pool: rayon::ThreadPool,
     progress: Option<OnProgress>,
     done: AtomicU64,
-    pub(super) total: u64,
+    total: u64,
 }
 
 impl Workers {
@@ -104,6 +104,11 @@ impl Workers {
     /// Does these tasks and returns what they found, in order.
     pub(super) fn map<T: Send, R: Send>(&self, tasks: Vec<T>, work: impl Fn(T) -> R + Send + Sync) -> Vec<R> {
         self.pool.install(|| tasks.into_par_iter().map(work).collect())
+    }
+
+    /// Begins to count, up to this number of records.
+    pub(super) fn start(&mut self, total: u64) {
+        (self.total, self.done) = (total, AtomicU64::new(0));
     }
 
     /// Counts records that are done.

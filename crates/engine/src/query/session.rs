@@ -15,7 +15,7 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use muniment_store::Store;
-use muniment_store::tables::{LogTable, OBJECTS_URL, RegisterTable};
+use muniment_store::tables::{LogTable, OBJECTS_URL, QuerySnapshot, RegisterTable};
 use std::sync::Arc;
 
 const CATALOG: &str = "muniment";
@@ -29,6 +29,7 @@ const METADATA_CACHE_BYTES: usize = 64 << 20;
 const LEFT_OUT: [&str; 7] = ["array_repeat", "array_resize", "generate_series", "lpad", "range", "repeat", "rpad"];
 
 pub(super) struct Session {
+    store: Arc<Store>,
     state: SessionState,
     runtime: Arc<RuntimeEnv>,
     memory_bytes: usize,
@@ -54,7 +55,7 @@ impl Session {
         for name in LEFT_OUT {
             context.deregister_udf(name);
         }
-        Ok(Self { state: context.state(), runtime, memory_bytes: limits.memory_bytes })
+        Ok(Self { store: store.clone(), state: context.state(), runtime, memory_bytes: limits.memory_bytes })
     }
 
     /// Plans a statement and starts it, with memory of its own.
@@ -63,6 +64,7 @@ impl Session {
         let statement = statement::parse(text)?;
         let mut state = self.state.clone();
         state.mark_start_execution();
+        state.config_mut().set_extension(Arc::new(QuerySnapshot(self.store.snapshot())));
         let mut plan = state.statement_to_plan(statement).await.map_err(failed)?;
         let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         reading.verify_plan(&plan).map_err(failed)?;

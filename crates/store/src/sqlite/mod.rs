@@ -11,7 +11,7 @@ use bytes::Bytes;
 use muniment_model::Table;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection, Row, Sqlite, SqliteConnection};
+use sqlx::{Connection, Sqlite, SqliteConnection};
 use std::path::Path;
 use std::time::Duration;
 
@@ -276,10 +276,12 @@ impl CommitDb for SqliteDb {
             None => sqlx::query(sql!("delete_flushed")),
         };
         query.execute(&mut *connection).await.map_err(StoreError::database("removing flushed batches"))?;
-        sqlx::raw_sql("PRAGMA incremental_vacuum(1024)")
-            .execute(&mut *connection)
-            .await
-            .map_err(StoreError::database("giving space back"))?;
+        Ok(())
+    }
+
+    async fn reclaim(&self) -> Result<()> {
+        let mut connection = self.write().await?;
+        sqlx::raw_sql(sql!("reclaim")).execute(&mut *connection).await.map_err(StoreError::database("giving space back"))?;
         Ok(())
     }
 

@@ -35,6 +35,16 @@ pub(crate) fn df_error(error: impl std::error::Error + Send + Sync + 'static) ->
     DataFusionError::External(Box::new(error))
 }
 
+/// The snapshot that all scans of one query share, as an extension of its session: a join of two logs, or of a log with itself, sees one instant (P6).
+#[derive(Debug)]
+pub struct QuerySnapshot(pub Snapshot);
+
+impl QuerySnapshot {
+    fn of_log(&self, log: &str) -> Snapshot {
+        self.0.iter().filter(|(_, stream)| stream.log == log).map(|(name, stream)| (name.clone(), stream.clone())).collect()
+    }
+}
+
 /// One log in SQL: `id`, `stream_index`, `recorded_at`, the data columns, and the ledger's columns as hexadecimal text.
 #[derive(Debug)]
 pub struct LogTable {
@@ -67,18 +77,20 @@ impl LogTable {
         state.create_physical_expr(filter, &schema).map(Some)
     }
 
-    /// The files and hot batches that a query needs, columns by position in the physical schema.
+    /// The files and hot batches that a query needs, columns by position in the physical schema. The planner pushes filters down to the files by itself, unless
+    /// the plan will be `opaque` to it.
     fn physical_scan(
         &self,
         state: &dyn Session,
         snapshot: &Snapshot,
         projection: &[usize],
         predicate: Option<&Arc<dyn PhysicalExpr>>,
+        opaque: bool,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let mut plans = Vec::with_capacity(2);
         let files = prune::files(self.table, snapshot, &self.physical, predicate)?;
         if !files.is_empty() {
-            plans.push(self.file_scan(state, &files, projection, predicate)?);
+            plans.push(self.file_scan(state, &files, projection, predicate.filter(|_| opaque))?);
         }
         let hot = prune::batches(self.table, snapshot, &self.physical, predicate)?;
         if !hot.is_empty() {
@@ -152,14 +164,17 @@ impl TableProvider for LogTable {
         filters: &[Expr],
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let snapshot = self.store.snapshot_of(self.table.name);
+        let snapshot = match state.config().get_extension::<QuerySnapshot>() {
+            Some(shared) => shared.of_log(self.table.name),
+            None => self.store.snapshot_of(self.table.name),
+        };
         let predicate = self.predicate(state, filters)?;
         let all: Vec<usize> = (0..self.schema.fields().len()).collect();
         let wanted: SchemaRef = Arc::new(self.schema.project(projection.unwrap_or(&all))?);
         let physical = |name: &str| self.physical.index_of(name);
         if !wanted.fields().iter().any(|field| DERIVED.contains(&field.name().as_str())) {
             let indices = wanted.fields().iter().map(|field| physical(field.name())).collect::<Result<Vec<_>, _>>()?;
-            return self.physical_scan(state, &snapshot, &indices, predicate.as_ref());
+            return self.physical_scan(state, &snapshot, &indices, predicate.as_ref(), false);
         }
         let mut names: Vec<&str> = wanted.fields().iter().map(|f| f.name().as_str()).filter(|name| !DERIVED.contains(name)).collect();
         for needed in ["stream_index", "retention_years", "blockchain_hash"] {
@@ -168,7 +183,7 @@ impl TableProvider for LogTable {
             }
         }
         let indices = names.iter().map(|name| physical(name)).collect::<Result<Vec<_>, _>>()?;
-        let inner = self.physical_scan(state, &snapshot, &indices, predicate.as_ref())?;
+        let inner = self.physical_scan(state, &snapshot, &indices, predicate.as_ref(), true)?;
         let partitions = derived::partitions(&self.store, self.table, Arc::new(snapshot), &inner, &wanted);
         Ok(Arc::new(StreamingTableExec::try_new(wanted, partitions, None, [], false, None)?))
     }
