@@ -35,8 +35,12 @@ fn check_payload(table: &Table, payload: &[u8]) {
         match (column.ty, value(column.name)) {
             (_, None) => assert!(column.nullable, "{} is null", column.name),
             (Type::Json { .. }, Some(Value::Text(text))) => assert!(is_json(text.as_bytes()), "{}: {text}", column.name),
-            (Type::Text { max_chars }, Some(Value::Text(text))) => assert!(text.chars().count() <= max_chars as usize && !text.contains('\0')),
-            (Type::Inet | Type::Uuid, Some(Value::Text(_))) | (Type::Bool, Some(Value::Bool(_))) | (Type::Timestamp, Some(Value::Int(_))) => {}
+            (Type::Text { max_chars }, Some(Value::Text(text))) => {
+                assert!(text.chars().count() <= max_chars as usize && !text.contains('\0'))
+            }
+            (Type::Inet | Type::Uuid, Some(Value::Text(_)))
+            | (Type::Bool, Some(Value::Bool(_)))
+            | (Type::Timestamp, Some(Value::Int(_))) => {}
             (Type::Int { min, max }, Some(Value::Int(number))) => assert!((i128::from(min)..=i128::from(max)).contains(number)),
             (Type::Decimal { precision, .. }, Some(Value::Int(number))) => assert!(number.unsigned_abs() < 10_u128.pow(precision.into())),
             (ty, Some(other)) => panic!("{}: {other:?} is not {ty:?}", column.name),

@@ -65,18 +65,27 @@ const FLUSH_STEP_BYTES: u64 = 1 << 20;
 
 impl Store {
     /// Flushes every stream that has reached a limit of the policy; with `all`, every stream that has hot batches. Returns the new files.
+    ///
+    /// # Errors
+    /// The first; the other streams are flushed all the same.
     pub async fn flush(&self, policy: &FlushPolicy, now: i64, all: bool) -> Result<Vec<FileRow>> {
-        let mut files = Vec::new();
+        let (mut files, mut failed) = (Vec::new(), None);
         for name in self.snapshot().keys() {
             while let Some(stream) = self.snapshot().get(name).filter(|stream| !stream.hot.is_empty()) {
                 if !(all || is_due(stream, policy, now)) {
                     break;
                 }
-                files.push(self.flush_run(name, stream, policy, now).await?);
+                match self.flush_run(name, stream, policy, now).await {
+                    Ok(file) => files.push(file),
+                    Err(error) => {
+                        failed = failed.or(Some(error));
+                        break;
+                    }
+                }
             }
         }
         self.remove_retired().await?;
-        Ok(files)
+        failed.map_or(Ok(files), Err)
     }
 
     /// Moves the oldest hot batches of one month into a file.
@@ -160,21 +169,30 @@ impl Store {
     /// Merges one run of small neighbouring files, if there is one. Returns the merged file.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] if a file is not what was written: damage is never merged away.
+    /// [`StoreError::Damaged`] if a file is not what was written: damage is never merged away. It is reported when no other stream has anything
+    /// to merge.
     pub async fn compact(&self, policy: &Compaction, now: i64) -> Result<Option<FileRow>> {
-        let this_month = month_of(now);
+        let (this_month, mut failed) = (month_of(now), None);
         for (name, stream) in self.snapshot() {
             let run = mergeable(&stream.files, policy, &this_month);
-            if let Some(first) = run.first() {
-                let writer = self.create_file(log_table(&stream.log)?, &name, first.previous_hash)?;
-                let (objects, files) = (self.objects.clone(), run.to_vec());
-                let writer = blocking(move || merge(&objects, writer, &files)).await?;
-                let file = self.finish_file(writer).await?;
-                self.swap(file.clone(), run.iter().map(|file| file.path.clone()).collect(), false, now).await?;
-                return Ok(Some(file));
+            if run.is_empty() {
+                continue;
+            }
+            match self.merge_run(&name, &stream.log, run, now).await {
+                Ok(file) => return Ok(Some(file)),
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-        Ok(None)
+        failed.map_or(Ok(None), Err)
+    }
+
+    async fn merge_run(&self, name: &str, log: &str, run: &[Arc<FileRow>], now: i64) -> Result<FileRow> {
+        let writer = self.create_file(log_table(log)?, name, run[0].previous_hash)?;
+        let (objects, files) = (self.objects.clone(), run.to_vec());
+        let writer = blocking(move || merge(&objects, writer, &files)).await?;
+        let file = self.finish_file(writer).await?;
+        self.swap(file.clone(), run.iter().map(|file| file.path.clone()).collect(), false, now).await?;
+        Ok(file)
     }
 
     /// Removes files that a merge replaced at or before this time, µs UTC: no query that began before may still run.

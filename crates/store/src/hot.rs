@@ -1,8 +1,9 @@
 //! Hot batches: the columns of committed records as they lie in the commit database until they move to Parquet.
 //!
-//! A body is `version ‖ length of names (u32 LE) ‖ names ‖ length of metadata (u32 LE) ‖ metadata ‖ data`: an Arrow IPC record batch message whose
-//! schema is implied by the column names (comma separated) and the model. Columns that are null throughout are left out. The ledger columns
-//! `stream_index`, `recorded_at` and `blockchain_hash` come from the batch's row.
+//! A body is `version ‖ XXH3-64 of the rest (u64 LE) ‖ length of names (u32 LE) ‖ names ‖ length of metadata (u32 LE) ‖ metadata ‖ data`: an
+//! Arrow IPC record batch message whose schema is implied by the column names (comma separated) and the model. Columns that are null throughout are
+//! left out. The ledger columns `stream_index`, `recorded_at` and `blockchain_hash` come from the batch's row. The checksum keeps damaged bytes from
+//! the IPC decoder, which panics where the lengths that they give don't fit.
 
 use crate::error::{Result, StoreError};
 use arrow_array::{Array, ArrayRef, FixedSizeBinaryArray, Int64Array, RecordBatch, TimestampMicrosecondArray, new_null_array};
@@ -17,8 +18,10 @@ use muniment_model::Table;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64;
 
 const VERSION: u8 = 1;
+const CHECKSUM_BYTES: usize = 8;
 /// Bodies smaller than this are not worth compressing.
 const COMPRESS_FROM_BYTES: usize = 8 * 1024;
 const ZSTD_LEVEL: i32 = 1;
@@ -42,15 +45,18 @@ pub fn encode(batch: &RecordBatch) -> Result<Bytes> {
             .map_err(fail())?;
     }
     let mut dictionaries = DictionaryTracker::new(true);
-    let (_, encoded) =
-        IpcDataGenerator::default().encode(&batch, &mut dictionaries, &options, &mut IpcWriteContext::default()).map_err(fail())?;
-    let mut body = Vec::with_capacity(9 + names.len() + encoded.ipc_message.len() + encoded.arrow_data.len());
+    let generator = IpcDataGenerator::default();
+    let (_, encoded) = CONTEXT.with_borrow_mut(|context| generator.encode(&batch, &mut dictionaries, &options, context)).map_err(fail())?;
+    let mut body = Vec::with_capacity(1 + CHECKSUM_BYTES + 8 + names.len() + encoded.ipc_message.len() + encoded.arrow_data.len());
     body.push(VERSION);
+    body.extend_from_slice(&[0; CHECKSUM_BYTES]);
     for part in [names.as_bytes(), &encoded.ipc_message] {
         body.extend_from_slice(&(part.len() as u32).to_le_bytes());
         body.extend_from_slice(part);
     }
     body.extend_from_slice(&encoded.arrow_data);
+    let checksum = xxh3_64(&body[1 + CHECKSUM_BYTES..]);
+    body[1..=CHECKSUM_BYTES].copy_from_slice(&checksum.to_le_bytes());
     Ok(Bytes::from(body))
 }
 
@@ -69,6 +75,10 @@ pub struct Ledgered<'a> {
 pub fn decode(table: &Table, body: &Bytes, row: Ledgered<'_>) -> Result<RecordBatch> {
     let damaged = |what: &str| StoreError::Damaged(format!("a batch of {} at {}: {what}", table.name, row.first));
     let rest = body.strip_prefix(&[VERSION]).ok_or_else(|| damaged("unknown version"))?;
+    let (checksum, rest) = rest.split_first_chunk::<CHECKSUM_BYTES>().ok_or_else(|| damaged("it is cut off"))?;
+    if xxh3_64(rest).to_le_bytes() != *checksum {
+        return Err(damaged("its checksum is wrong"));
+    }
     let (names, rest) = section(rest).ok_or_else(|| damaged("it is cut off"))?;
     let (metadata, data) = section(rest).ok_or_else(|| damaged("it is cut off"))?;
     let names = std::str::from_utf8(names).map_err(|_| damaged("column names are not text"))?;

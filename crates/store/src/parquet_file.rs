@@ -68,10 +68,23 @@ pub fn writer_properties(table: &Table) -> WriterProperties {
     builder.build()
 }
 
+/// A file that is still being written. It goes when the value does, unless it was moved to its place.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.0.display(), error = &error as &dyn std::error::Error, "removing a scratch file");
+        }
+    }
+}
+
 /// Writes one file, batch by batch, into a scratch place.
 pub struct FileWriter {
     writer: ArrowWriter<File>,
-    scratch: PathBuf,
+    scratch: Scratch,
     stream: String,
     event_time: &'static str,
     extent: Option<Extent>,
@@ -82,10 +95,10 @@ pub struct FileWriter {
 impl FileWriter {
     /// Starts a file of this stream; `previous_hash` is that of the record before the first.
     pub fn create(objects: &Objects, table: &'static Table, stream: &str, previous_hash: Hash, unique: u64) -> Result<Self> {
-        let scratch = objects.scratch()?.join(format!("{}-{unique}.parquet", std::process::id()));
-        let file = File::create(&scratch).map_err(StoreError::file("creating", &scratch))?;
+        let scratch = Scratch(objects.scratch()?.join(format!("{}-{unique}.parquet", std::process::id())));
+        let file = File::create(&scratch.0).map_err(StoreError::file("creating", &scratch.0))?;
         let writer = ArrowWriter::try_new(file, table.stored_schema(), Some(writer_properties(table)))
-            .map_err(StoreError::parquet(&scratch.to_string_lossy()))?;
+            .map_err(StoreError::parquet(&scratch.0.to_string_lossy()))?;
         Ok(Self {
             writer,
             scratch,
@@ -120,7 +133,7 @@ impl FileWriter {
         let stored = column(batch, "blockchain_hash")?.as_fixed_size_binary();
         let hashes = stored.iter().map(|hash| to_hash(hash.unwrap_or_default())).collect::<Result<Vec<_>>>()?;
         append_nodes(&mut self.nodes, muniment_ledger::compact_range(extent.first, &hashes));
-        self.writer.write(batch).map_err(StoreError::parquet(&self.scratch.to_string_lossy()))
+        self.writer.write(batch).map_err(StoreError::parquet(&self.scratch.0.to_string_lossy()))
     }
 
     /// Records written so far.
@@ -130,17 +143,14 @@ impl FileWriter {
 
     /// Finishes the file and moves it to its place; `None` if nothing was written.
     pub fn finish(self, objects: &Objects) -> Result<Option<FileRow>> {
-        let name = self.scratch.to_string_lossy().into_owned();
+        let name = self.scratch.0.to_string_lossy().into_owned();
         self.writer.close().map_err(StoreError::parquet(&name))?;
-        let Some(extent) = self.extent else {
-            std::fs::remove_file(&self.scratch).map_err(StoreError::file("removing", &self.scratch))?;
-            return Ok(None);
-        };
-        let (sha256, bytes) = hash_file(&self.scratch)?;
+        let Some(extent) = self.extent else { return Ok(None) };
+        let (sha256, bytes) = hash_file(&self.scratch.0)?;
         let month = month_of(extent.recorded_from);
         let path =
             format!("logs/{}/{month}/{:012}-{:012}-{}.parquet", self.stream, extent.first, extent.end - 1, hex::encode(&sha256[..8]));
-        objects.publish(&self.scratch, &path)?;
+        objects.publish(&self.scratch.0, &path)?;
         let nodes = nodes_to_bytes(&self.nodes);
         Ok(Some(FileRow { path, extent, month, bytes, sha256, previous_hash: self.previous_hash, nodes }))
     }
