@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use xxhash_rust::xxh3::Xxh3;
 
 /// Bytes of a chunk: large enough for parallel work and few commits, small enough to bound memory.
-const CHUNK_BYTES: usize = 1 << 20;
+const CHUNK_BYTES: usize = 2 << 20;
 
 /// A source of NDJSON records.
 pub struct FileIngest<'a> {

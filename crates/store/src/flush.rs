@@ -32,7 +32,7 @@ pub struct FlushPolicy {
 
 impl Default for FlushPolicy {
     fn default() -> Self {
-        Self { bytes: 256 << 20, batches: 2000, age: 120_000_000, file_records: 4 << 20 }
+        Self { bytes: 512 << 20, batches: 4000, age: 120_000_000, file_records: 4 << 20 }
     }
 }
 
