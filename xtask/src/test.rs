@@ -6,7 +6,7 @@ use crate::error::{Context, Error, Result};
 use crate::process::{cargo, command, is_there, output, root, run as execute, target};
 
 /// Where a Rust test finds the Python that has the verifier's packages.
-const PYTHON_VARIABLE: &str = "MUNIMENT_PYTHON";
+const PYTHON_VARIABLE: &str = "TEST_PYTHON";
 const REQUIREMENTS: &str = "verifier/requirements.txt";
 
 /// Runs the tests. Needs a C compiler and Python 3; says what to install where one is missing.

@@ -47,7 +47,7 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
         "publish = [\"one\", \"two\"]  # from the environment variable MUNIMENT_PUBLISH",
         "bytes = \"2 MiB\"  # from the environment variable MUNIMENT_FLUSH__BYTES",
         "batches = 7  # from muniment.toml",
-        "age = \"10min\"",
+        "age = \"2min\"",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }

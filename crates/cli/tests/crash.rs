@@ -1,7 +1,7 @@
 //! P1 and P2 against `kill -9`: a real server is killed at random moments while several senders write, and while it flushes and merges as often as it
 //! can. Everything acknowledged is there once; what was not acknowledged is there once or not at all, whole; verification passes.
 //!
-//! `MUNIMENT_CRASH_ROUNDS` sets the number of rounds (default 12), `MUNIMENT_CRASH_SEED` the first random number.
+//! `TEST_CRASH_ROUNDS` sets the number of rounds (default 12), `TEST_CRASH_SEED` the first random number.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step is a failed test")]
 
 mod support;
@@ -87,7 +87,7 @@ struct Ledger {
 
 #[test]
 fn p1_kill_9_at_random_moments_loses_nothing_and_repeats_nothing() {
-    let (rounds, seed) = (setting("MUNIMENT_CRASH_ROUNDS", 12), setting("MUNIMENT_CRASH_SEED", 7));
+    let (rounds, seed) = (setting("TEST_CRASH_ROUNDS", 12), setting("TEST_CRASH_SEED", 7));
     let folder = tempfile::TempDir::new().unwrap();
     let data = folder.path().join("data");
     let settings = [("MUNIMENT_FLUSH__BATCHES", "5"), ("MUNIMENT_FLUSH__AGE", "1s"), ("MUNIMENT_COMPACTION__MIN_FILES", "3")];

@@ -1,7 +1,7 @@
 //! P5, twice: our verifier and the independent one in Python, written from `docs/format.md` alone, over the same good and damaged bundles. Their verdicts must agree,
 //! and where a record is named, on the record.
 //!
-//! `MUNIMENT_PYTHON` names an interpreter that has the packages of `verifier/requirements.txt`; `cargo xtask test` sets it.
+//! `TEST_PYTHON` names an interpreter that has the packages of `verifier/requirements.txt`; `cargo xtask test` sets it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step is a failed test")]
 
 mod support;
@@ -12,7 +12,7 @@ use std::process::Command;
 use support::muniment;
 
 fn python() -> Option<PathBuf> {
-    let interpreter = std::env::var_os("MUNIMENT_PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from);
+    let interpreter = std::env::var_os("TEST_PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from);
     let ready = Command::new(&interpreter).args(["-c", "import cbor2, pyarrow, cryptography"]).output();
     ready.is_ok_and(|output| output.status.success()).then_some(interpreter)
 }
@@ -151,7 +151,7 @@ const DAMAGES: [Damage; 9] = [
 #[test]
 fn p5_two_verifiers_agree_on_good_and_damaged_bundles() {
     let Some(python) = python() else {
-        assert!(std::env::var_os("MUNIMENT_PYTHON").is_none(), "MUNIMENT_PYTHON has not the packages of verifier/requirements.txt");
+        assert!(std::env::var_os("TEST_PYTHON").is_none(), "TEST_PYTHON has not the packages of verifier/requirements.txt");
         println!("skipped: no Python with the packages of verifier/requirements.txt");
         return;
     };
