@@ -12,13 +12,15 @@ const REASONS: &str = "docs/dependencies.md";
 const MANIFEST: &str = "Cargo.toml";
 
 /// Crate, and the crates of the workspace that it may use.
-const ALLOWED: [(&str, &[&str]); 7] = [
+const ALLOWED: [(&str, &[&str]); 9] = [
     ("muniment-model", &[]),
     ("muniment-ledger", &[]),
     ("muniment-store", &["muniment-model", "muniment-ledger"]),
-    ("muniment-engine", &["muniment-model", "muniment-ledger", "muniment-store"]),
-    ("muniment-server", &["muniment-model", "muniment-ledger", "muniment-engine"]),
-    ("muniment-cli", &["muniment-model", "muniment-ledger", "muniment-store", "muniment-engine", "muniment-server"]),
+    ("muniment-capture", &["muniment-model"]),
+    ("muniment-engine", &["muniment-model", "muniment-ledger", "muniment-store", "muniment-capture"]),
+    ("muniment-server", &["muniment-model", "muniment-ledger", "muniment-capture", "muniment-engine"]),
+    ("muniment-cli", &["muniment-model", "muniment-ledger", "muniment-store", "muniment-capture", "muniment-engine", "muniment-server"]),
+    ("muniment-testkit", &[]),
     ("xtask", &[]),
 ];
 

@@ -55,6 +55,11 @@ pub(super) static SYS_AUDIT_LOG: Table = Table {
         retention("SYS_AUDIT_LOG.RetentionYears"),
         Column::int("change_size", 0, INT32, "SYS_AUDIT_LOG.ChangeSize", "Size of the change data.").or(ChangeSize).unit("bytes"),
         Column::int("processing_time", 0, INT32, "SYS_AUDIT_LOG.ProcessingTime", "Time it took to process the change.").unit("ms"),
+        Column::text("transaction_id", 128, "", "The source's transaction: source, number and position of its commit.").lookup(),
+        Column::text("source_position", 128, "", "Where the change stands in its source: its identity there, so that reading it again adds nothing."),
+        Column::text("correlation_id", 128, "", "Ties together what one request of the application caused.").lookup(),
+        Column::text("attribution", 12, "", "How it is known who made the change: the application said so, only the database's own user is known, or nobody could be named. Null if the sender speaks for itself.")
+            .values(&["APPLICATION", "DATABASE", "NONE"]),
     ],
     ledger_columns: &ledger("SYS_AUDIT_LOG.ID", "", "", ""),
     indexes: &[

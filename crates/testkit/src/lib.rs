@@ -1,0 +1,1 @@
+//! What tests and benchmarks need from outside: a real PostgreSQL server, and workloads to run on it. Nothing of the product depends on it.
