@@ -5,6 +5,18 @@ use std::sync::LazyLock;
 #[path = "../../crates/ledger/tests/common/mod.rs"]
 mod common;
 
+pub mod capture;
+#[path = "../../crates/capture/src/change.rs"]
+pub mod change;
+#[path = "../../crates/capture/src/envelope/mod.rs"]
+pub mod envelope;
+#[path = "../../crates/capture/src/finding.rs"]
+pub mod finding;
+#[path = "../../crates/capture/src/row.rs"]
+pub mod row;
+
+pub use capture as error;
+pub use capture::check_envelopes;
 pub use common::{Book, ORIGIN, OTHER, STREAM};
 
 /// Two streams, four commits, one key rotation between them.

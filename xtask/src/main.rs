@@ -5,6 +5,7 @@ mod error;
 mod events;
 mod flags;
 mod gen_docs;
+mod postgres;
 mod process;
 mod test;
 mod tidy;
@@ -27,6 +28,9 @@ cargo xtask <command>
   bench [--events N] [--only PART] [--folder DIR] [--rounds R] [--no-build]
                         measure Muniment beside ClickHouse, SQLite and DuckDB; prints a Markdown table.
                         Parts: ingest, size, http, single, verify, sql, history, restart
+  bench capture [--only PART] [--rounds R] [--seconds S] [--changes N] [--folder DIR] [--no-build]
+                        measure what capture costs a PostgreSQL server, and how fast it is; prints Markdown tables.
+                        Parts: cost, latency, throughput
 ";
 
 fn main() -> ExitCode {
@@ -54,6 +58,9 @@ fn run() -> Result<()> {
             test::run()
         }
         "gen-events" => gen_events(&Flags::parse(&rest, &["out", "count", "seed"], &[])?),
+        "bench" if rest.first().is_some_and(|part| part == "capture") => {
+            bench::capture::run(&Flags::parse(&rest[1..], &bench::capture::VALUED, &bench::capture::SWITCHES)?, &rest)
+        }
         "bench" => bench::run(&Flags::parse(&rest, &["events", "only", "folder", "rounds"], &["no-build"])?, &rest),
         "" | "help" | "--help" | "-h" => {
             print!("{USAGE}");

@@ -3,15 +3,17 @@
 use std::path::PathBuf;
 
 use crate::error::{Context, Error, Result};
+use crate::postgres;
 use crate::process::{cargo, command, is_there, output, root, run as execute, target};
 
 /// Where a Rust test finds the Python that has the verifier's packages.
 const PYTHON_VARIABLE: &str = "TEST_PYTHON";
 const REQUIREMENTS: &str = "verifier/requirements.txt";
 
-/// Runs the tests. Needs a C compiler and Python 3; says what to install where one is missing.
+/// Runs the tests. Needs a C compiler and Python 3; says what to install where one is missing. A PostgreSQL server is installed where that is possible.
 pub fn run() -> Result<()> {
     need_tools()?;
+    postgres::need()?;
     let python = python("verifier", REQUIREMENTS)?;
     if is_there("cargo-nextest", &["nextest"]) {
         execute(cargo().args(["nextest", "run", "--workspace"]).env(PYTHON_VARIABLE, &python))?;

@@ -1,5 +1,6 @@
 //! One change of one row, whatever it came from, and the line of `sys_audit_log` it becomes.
 
+use crate::row::{cut, without_nul, write_string};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -28,6 +29,20 @@ pub enum Operation {
     Ddl,
 }
 
+impl Operation {
+    /// As in `sys_audit_log.operation`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Insert => "INSERT",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Truncate => "TRUNCATE",
+            Self::Snapshot => "SNAPSHOT",
+            Self::Ddl => "DDL",
+        }
+    }
+}
+
 /// How it is known who made a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -38,6 +53,17 @@ pub enum Attribution {
     Database,
     /// Nobody could be named.
     None,
+}
+
+impl Attribution {
+    /// As in `sys_audit_log.attribution`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Application => "APPLICATION",
+            Self::Database => "DATABASE",
+            Self::None => "NONE",
+        }
+    }
 }
 
 /// Who made a change and why, as the application says in the transaction: the JSON object of `muniment.context`. Unknown members are ignored.
@@ -107,63 +133,86 @@ pub fn key_text<'a>(values: &[Option<&'a str>]) -> Cow<'a, str> {
     Cow::Owned(format!("{prefix}~{}", hex::encode(&Sha256::digest(text.as_bytes())[..16])))
 }
 
-/// A line of `sys_audit_log`; members that are `None` are left out.
-#[derive(Serialize)]
-struct Line<'a> {
-    table_name: Cow<'a, str>,
-    operation: Operation,
-    primary_key: Cow<'a, str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    old_values: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    new_values: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    change_details: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    changed_by: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    changed_by_username: Option<Cow<'a, str>>,
-    changed_at: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ip_address: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user_agent: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    session_id: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    change_reason: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    business_context: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    workflow_instance_id: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    compliance_level: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    transaction_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source_position: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    correlation_id: Option<Cow<'a, str>>,
-    attribution: Attribution,
-}
+/// What the lines of a transaction have in common: when, in which transaction, who, why. Written once, appended to each of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LineTail(Vec<u8>);
 
-/// At most `chars` characters: a captured change is never refused because of a long name or reason.
-fn cut(text: Cow<'_, str>, chars: usize) -> Cow<'_, str> {
-    if text.len() <= chars {
-        return text;
-    }
-    match text.char_indices().nth(chars) {
-        Some((at, _)) => Cow::Owned(text[..at].to_owned()),
-        None => text,
+impl LineTail {
+    /// Texts longer than their column are cut; an address that is none is left out.
+    pub fn new(context: &Context, attribution: Attribution, changed_at: i64, transaction: Option<&str>) -> Self {
+        let mut out = Vec::with_capacity(256);
+        let text = |name: &str, value: Option<&str>, chars: usize, out: &mut Vec<u8>| {
+            let Some(value) = value else { return };
+            out.extend_from_slice(name.as_bytes());
+            write_string(cut(&without_nul(value), chars), out);
+        };
+        if let Some(user) = context.user_id {
+            out.extend_from_slice(format!(",\"changed_by\":{user}").as_bytes());
+        }
+        text(",\"changed_by_username\":", context.user_name.as_deref(), 100, &mut out);
+        out.extend_from_slice(format!(",\"changed_at\":{changed_at}").as_bytes());
+        let address = context.ip_address.as_deref().filter(|address| address.parse::<std::net::IpAddr>().is_ok());
+        text(",\"ip_address\":", address, 64, &mut out);
+        text(",\"user_agent\":", context.user_agent.as_deref(), 500, &mut out);
+        text(",\"session_id\":", context.session_id.as_deref(), 128, &mut out);
+        text(",\"change_reason\":", context.change_reason.as_deref(), 200, &mut out);
+        text(",\"business_context\":", context.business_context.as_deref(), 200, &mut out);
+        text(",\"workflow_instance_id\":", context.workflow_instance_id.as_deref(), 255, &mut out);
+        if let Some(level) = context.compliance_level.filter(|level| (1..=3).contains(level)) {
+            out.extend_from_slice(format!(",\"compliance_level\":{level}").as_bytes());
+        }
+        text(",\"transaction_id\":", transaction, 128, &mut out);
+        text(",\"correlation_id\":", context.correlation_id.as_deref(), 128, &mut out);
+        text(",\"attribution\":", Some(attribution.as_str()), 12, &mut out);
+        out.extend_from_slice(b"}\n");
+        Self(out)
     }
 }
 
-fn cut_some(text: Option<&String>, chars: usize) -> Option<Cow<'_, str>> {
-    text.map(|text| cut(Cow::Borrowed(text), chars))
+/// A line before its tail. `old` and `new` must be JSON.
+pub(crate) struct LineHead<'a> {
+    pub table: &'a str,
+    pub operation: Operation,
+    pub key: &'a str,
+    pub old: Option<&'a [u8]>,
+    pub new: Option<&'a [u8]>,
+    pub details: Option<&'a str>,
+    pub position: Option<&'a str>,
 }
 
-fn raw(text: Option<&str>) -> serde_json::Result<Option<&RawValue>> {
-    text.map(serde_json::from_str).transpose()
+impl LineHead<'_> {
+    /// Appends the line, with its line end.
+    pub fn write(&self, tail: &LineTail, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"table_name\":");
+        write_string(cut(self.table, 128), out);
+        out.extend_from_slice(b",\"operation\":\"");
+        out.extend_from_slice(self.operation.as_str().as_bytes());
+        out.extend_from_slice(b"\",\"primary_key\":");
+        write_string(&without_nul(self.key), out);
+        if let Some(old) = self.old {
+            out.extend_from_slice(b",\"old_values\":");
+            out.extend_from_slice(old);
+        }
+        if let Some(new) = self.new {
+            out.extend_from_slice(b",\"new_values\":");
+            out.extend_from_slice(new);
+        }
+        if let Some(details) = self.details {
+            out.extend_from_slice(b",\"change_details\":");
+            write_string(cut(&without_nul(details), 1000), out);
+        }
+        if let Some(position) = self.position {
+            out.extend_from_slice(b",\"source_position\":");
+            write_string(cut(position, 128), out);
+        }
+        out.extend_from_slice(&tail.0);
+    }
+}
+
+/// A JSON document without line ends, which can only stand between its tokens.
+fn one_line(text: &str) -> serde_json::Result<Cow<'_, str>> {
+    serde_json::from_str::<&RawValue>(text)?;
+    Ok(if text.contains(['\n', '\r']) { Cow::Owned(text.replace(['\n', '\r'], " ")) } else { Cow::Borrowed(text) })
 }
 
 impl Change<'_> {
@@ -172,31 +221,18 @@ impl Change<'_> {
     /// # Errors
     /// If `old` or `new` is not JSON.
     pub fn write(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
-        let context = self.context;
-        let line = Line {
-            table_name: cut(Cow::Borrowed(&self.table), 128),
+        let (old, new) = (self.old.map(one_line).transpose()?, self.new.map(one_line).transpose()?);
+        let tail = LineTail::new(self.context, self.attribution, self.changed_at, self.transaction);
+        let line = LineHead {
+            table: &self.table,
             operation: self.operation,
-            primary_key: Cow::Borrowed(&self.key),
-            old_values: raw(self.old)?,
-            new_values: raw(self.new)?,
-            change_details: self.details.as_deref().map(|details| cut(Cow::Borrowed(details), 1000)),
-            changed_by: context.user_id,
-            changed_by_username: cut_some(context.user_name.as_ref(), 100),
-            changed_at: self.changed_at,
-            ip_address: context.ip_address.as_deref().filter(|address| address.parse::<std::net::IpAddr>().is_ok()),
-            user_agent: cut_some(context.user_agent.as_ref(), 500),
-            session_id: cut_some(context.session_id.as_ref(), 128),
-            change_reason: cut_some(context.change_reason.as_ref(), 200),
-            business_context: cut_some(context.business_context.as_ref(), 200),
-            workflow_instance_id: cut_some(context.workflow_instance_id.as_ref(), 255),
-            compliance_level: context.compliance_level.filter(|level| (1..=3).contains(level)),
-            transaction_id: self.transaction,
-            source_position: self.position,
-            correlation_id: cut_some(context.correlation_id.as_ref(), 128),
-            attribution: self.attribution,
+            key: &self.key,
+            old: old.as_deref().map(str::as_bytes),
+            new: new.as_deref().map(str::as_bytes),
+            details: self.details.as_deref(),
+            position: self.position,
         };
-        serde_json::to_writer(&mut *out, &line)?;
-        out.push(b'\n');
+        line.write(&tail, out);
         Ok(())
     }
 }
@@ -225,7 +261,7 @@ mod tests {
             table: Cow::Borrowed("case.hoso"),
             operation: Operation::Update,
             key: key_text(&[Some(&long)]),
-            old: Some(r#"{"a":1.000000000000000000001}"#),
+            old: Some("{\"a\":\n1.000000000000000000001}"),
             new: Some(r#"{"a":null}"#),
             details: Some(Cow::Borrowed(&long)),
             changed_at: 1_700_000_000_000_000,

@@ -19,6 +19,16 @@ pub enum CaptureError {
     /// What the source sent can't be understood.
     #[error("{0}")]
     Malformed(String),
+    /// A message of a batch is not what its format says.
+    #[error("message {message}: {field}: {reason}")]
+    Message {
+        /// Number of the message in its batch, from 1.
+        message: u64,
+        /// The field.
+        field: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Something must be changed before this can be done.
     #[error("{0}")]
     Refused(String),

@@ -4,9 +4,19 @@
 //! is read again after a crash is not stored again, and nothing is left out.
 
 mod change;
+pub mod envelope;
 mod error;
+mod finding;
+pub mod health;
+pub mod live;
+pub mod open;
+pub mod plan;
+pub mod postgres;
+pub mod queue;
+pub mod row;
 mod source;
 
-pub use change::{Attribution, Change, Context, Operation, key_text};
+pub use change::{Attribution, Change, Context, LineTail, Operation, key_text};
 pub use error::{CaptureError, Result};
+pub use finding::{Finding, FindingKind};
 pub use source::{Batch, Source};

@@ -84,6 +84,24 @@ pub enum Command {
     History(History),
     /// Show an entity, or all entities of a table, as they were at a time
     At(At),
+    /// Capture the changes of a database's tables from now on
+    ///
+    /// Looks first at what would break, says what it will do, and does all of it or nothing. Repeat it to add tables.
+    Attach(crate::capture::args::Attach),
+    /// Stop capturing a database, and remove what attaching has set up in it
+    Detach(crate::capture::args::Detach),
+    /// List the attached databases, and how far behind they are
+    Sources(crate::capture::args::Sources),
+    /// Compare an attached database with what the log says it holds, row by row
+    ///
+    /// Exit code 1 if there is any difference.
+    Reconcile(crate::reconcile::Reconcile),
+    /// Show who is answerable for each field of an entity: its value, since when, by whom, why
+    Blame(Blame),
+    /// Show all changes of a source's transaction
+    Transaction(Transaction),
+    /// Write the SQL that takes back a record, a transaction, or what a user did; it is not run
+    Undo(Undo),
     /// Verify the data folder, or an exported bundle
     Verify(Verify),
     /// Write a bundle that can be verified elsewhere
@@ -145,19 +163,29 @@ pub enum InputFormat {
     Ndjson,
     /// JSON objects over any number of lines, one after the other or in one array
     Json,
+    /// Change events of Debezium, one after the other or in one array, for sys_audit_log
+    Debezium,
+    /// Output of wal2json, format version 1 or 2, for sys_audit_log
+    Wal2json,
 }
 
 #[derive(Debug, Args)]
 pub struct Ingest {
-    /// The log to store the records in, such as sys_audit_log
-    #[arg(long)]
-    pub log: String,
+    /// The log to store the records in, such as sys_audit_log [default for debezium and wal2json: sys_audit_log]
+    #[arg(long, required_unless_present = "format")]
+    pub log: Option<String>,
     /// Form of the records
     #[arg(long, value_enum, default_value_t = InputFormat::Auto)]
     pub format: InputFormat,
     /// Name under which the position is kept, so that a second run continues [default: the file's absolute path; none for standard input]
+    ///
+    /// For debezium and wal2json it names the database instead: changes that were taken in under this name are not stored again, from whatever file they come
+    /// [default: the format's name].
     #[arg(long, value_name = "NAME")]
     pub source: Option<String>,
+    /// Key columns that messages of debezium and wal2json don't name: `id`, or `case.hoso:id;case.part:hoso_id,number`
+    #[arg(long, value_name = "COLUMNS")]
+    pub key: Option<String>,
     /// Send to this server, such as `http://127.0.0.1:7117`, even if the data folder is free
     #[arg(long, value_name = "URL")]
     pub server: Option<String>,
@@ -211,6 +239,74 @@ pub struct At {
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub time: Option<i64>,
     /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Blame {
+    /// The table, such as case.hoso
+    pub table: String,
+    /// Key of the row
+    pub key: String,
+    /// As of this time, such as 2026-01-31T12:00:00Z or 2026-01-31 [default: now]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub time: Option<i64>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Transaction {
+    /// Its transaction_id, as history --json shows it
+    pub id: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Whose SQL to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Dialect {
+    /// PostgreSQL
+    Postgresql,
+    /// SQLite
+    Sqlite,
+    /// MySQL and MariaDB
+    Mysql,
+    /// SQL Server
+    Sqlserver,
+}
+
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("selection").required(true).args(["record", "transaction", "user", "user_id"])))]
+pub struct Undo {
+    /// Take back this record of sys_audit_log
+    #[arg(long, value_name = "ID")]
+    pub record: Option<i64>,
+    /// Take back this transaction
+    #[arg(long, value_name = "ID")]
+    pub transaction: Option<String>,
+    /// Take back what this user did, by name
+    #[arg(long, value_name = "NAME", requires = "from", requires = "to")]
+    pub user: Option<String>,
+    /// Take back what this user did, by number
+    #[arg(long, value_name = "ID", requires = "from", requires = "to")]
+    pub user_id: Option<i64>,
+    /// The user's changes at or after this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub from: Option<i64>,
+    /// The user's changes before this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub to: Option<i64>,
+    /// Whose SQL to write
+    #[arg(long, value_enum, default_value_t = Dialect::Postgresql)]
+    pub dialect: Dialect,
+    /// Key columns where the rows don't show which they are: `id`, or `case.hoso:id;case.part:hoso_id,number`
+    #[arg(long, value_name = "COLUMNS")]
+    pub key: Option<String>,
+    /// Print JSON: the script, or why there is none
     #[arg(long)]
     pub json: bool,
 }

@@ -31,13 +31,19 @@ pub async fn history(config: Config, options: History) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn describe(change: &Change, text: &mut String) {
-    let who = match (&change.changed_by_username, change.changed_by) {
+/// Who it was.
+pub fn shown_user(name: &Option<String>, number: Option<i64>) -> String {
+    match (name, number) {
         (Some(name), Some(number)) => format!("{name} (user {number})"),
         (Some(name), None) => name.clone(),
         (None, Some(number)) => format!("user {number}"),
         (None, None) => "nobody named".to_owned(),
-    };
+    }
+}
+
+/// Appends a change for people to read.
+pub fn describe(change: &Change, text: &mut String) {
+    let who = shown_user(&change.changed_by_username, change.changed_by);
     let _ = write!(text, "\n{}  {}  by {who}", shown_time(change.changed_at), change.operation);
     for (word, value) in [("from", &change.ip_address), ("in session", &change.session_id)] {
         if let Some(value) = value {
@@ -50,6 +56,7 @@ fn describe(change: &Change, text: &mut String) {
         ("process", &change.business_context),
         ("workflow", &change.workflow_instance_id),
         ("summary", &change.change_details),
+        ("transaction", &change.transaction_id),
     ];
     for (name, value) in notes {
         if let Some(value) = value {
@@ -65,7 +72,8 @@ fn describe(change: &Change, text: &mut String) {
     let _ = writeln!(text, "  record: sys_audit_log {}, commit {}, hash {}", change.id, change.commit, change.blockchain_hash);
 }
 
-fn shortened(value: &str) -> String {
+/// The beginning of a long value.
+pub fn shortened(value: &str) -> String {
     match value.char_indices().nth(SHOWN_CHARS) {
         Some((end, _)) => format!("{}…", &value[..end]),
         None => value.to_owned(),
@@ -112,7 +120,8 @@ fn print_line(value: &impl serde::Serialize) -> Result<bool> {
     print((to_json(value, false)? + "\n").as_bytes())
 }
 
-fn print_json(value: &impl serde::Serialize) -> Result<()> {
+/// Prints JSON over several lines.
+pub fn print_json(value: &impl serde::Serialize) -> Result<()> {
     print((to_json(value, true)? + "\n").as_bytes()).map(drop)
 }
 

@@ -1,6 +1,7 @@
 //! The `muniment` command: serves, takes in, asks, proves and verifies.
 
 mod args;
+mod capture;
 mod compact;
 mod config;
 mod data_folder;
@@ -12,6 +13,8 @@ mod ingest;
 mod keys;
 mod logging;
 mod progress;
+mod reconcile;
+mod reconstruct;
 mod serve;
 mod sql;
 
@@ -59,6 +62,13 @@ async fn execute(command: Command, loaded: Loaded) -> Result<ExitCode> {
         Command::Sql(options) => sql::run(config, options).await,
         Command::History(options) => entity::history(config, options).await,
         Command::At(options) => entity::at(config, options).await,
+        Command::Attach(options) => capture::attach(config, options).await,
+        Command::Detach(options) => capture::detach(config, options).await,
+        Command::Sources(options) => capture::sources(config, options).await,
+        Command::Reconcile(options) => reconcile::run(config, options).await,
+        Command::Blame(options) => reconstruct::blame(config, options).await,
+        Command::Transaction(options) => reconstruct::transaction(config, options).await,
+        Command::Undo(options) => reconstruct::undo(config, options).await,
         Command::Verify(options) => evidence::verify(config, options).await,
         Command::Export(options) => evidence::export(config, options).await,
         Command::Prove(options) => evidence::prove(config, options).await,

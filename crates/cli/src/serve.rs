@@ -62,6 +62,7 @@ impl Service {
         let url = url_of(server.local_addr());
         let key = engine.store().db().landmarks("key").await?.pop().map(|(_, key)| key).unwrap_or_default();
         let file = ServerFile::write(config.data(), &url)?;
+        engine.start_capture().await?;
         Ok(Self { engine: engine.clone(), url, key, server, file })
     }
 

@@ -179,8 +179,12 @@ impl Committer {
         for part in merge_small(group)? {
             self.append(&mut step, &part, &mut decoded).await?;
         }
-        let number = step.commit_leaf();
-        let note = step.sign(&[&self.key])?;
+        // A group that only moves positions adds nothing to the ledger.
+        let (number, note) = if step.commit.batches.is_empty() {
+            (self.heads.size().saturating_sub(1), self.newest.borrow().1.clone())
+        } else {
+            (step.commit_leaf(), step.sign(&[&self.key])?)
+        };
         for (prepared, _) in group.iter() {
             if let Some((key, fingerprint)) = &prepared.idempotency {
                 let answer = serde_json::to_string(&receipt(prepared, number, &note))
@@ -189,8 +193,9 @@ impl Committer {
                 step.commit.idempotency.push(IdempotencyRow { log, key, fingerprint, answer });
             }
             step.commit.positions.extend(prepared.position.clone().map(|position| (position.source, position.value)));
-            let next_id = prepared.first_id + prepared.records as i64;
-            step.commit.next_ids.push((prepared.log.name.to_owned(), next_id));
+            for prepared in std::iter::once(&**prepared).chain(prepared.with.as_deref()).filter(|prepared| prepared.records > 0) {
+                step.commit.next_ids.push((prepared.log.name.to_owned(), prepared.first_id + prepared.records as i64));
+            }
         }
         self.finish(step, decoded).await?;
         Ok((number, note))
@@ -242,8 +247,10 @@ impl Committer {
         let metrics = &self.shared.metrics;
         let mut records = 0;
         for (prepared, reply) in group {
-            records += prepared.records;
-            metrics.records.get_or_create(&LogLabel { log: prepared.log.name.to_owned() }).inc_by(prepared.records as u64);
+            for prepared in std::iter::once(&*prepared).chain(prepared.with.as_deref()) {
+                records += prepared.records;
+                metrics.records.get_or_create(&LogLabel { log: prepared.log.name.to_owned() }).inc_by(prepared.records as u64);
+            }
             let _ = reply.send(Ok(receipt(&prepared, number, note)));
         }
         metrics.commits.inc();
@@ -286,12 +293,20 @@ fn receipt(prepared: &Prepared, commit: u64, note: &str) -> Receipt {
     }
 }
 
-/// The parts of a group in order; neighbouring small ones of a stream become one.
+/// The parts of a group, each stream's in order; neighbouring small ones of a stream become one.
 fn merge_small(group: &mut [Waiting]) -> Result<Vec<Part>> {
     let mut merged = Vec::new();
     let mut small: BTreeMap<(String, Arc<str>), Vec<Part>> = BTreeMap::new();
-    for part in group.iter_mut().flat_map(|(prepared, _)| std::mem::take(&mut prepared.parts)) {
+    let parts = group.iter_mut().flat_map(|(prepared, _)| {
+        let with = prepared.with.as_deref_mut().map(|with| std::mem::take(&mut with.parts)).unwrap_or_default();
+        std::mem::take(&mut prepared.parts).into_iter().chain(with)
+    });
+    for part in parts {
         if part.body.is_some() {
+            let before = small.extract_if(.., |(stream, _), _| *stream == part.stream);
+            for (_, parts) in before {
+                merged.push(Part::merge(parts)?);
+            }
             merged.push(part);
         } else {
             small.entry((part.stream.clone(), part.month.clone())).or_default().push(part);

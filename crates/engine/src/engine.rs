@@ -1,5 +1,6 @@
 //! The engine: a store, a ledger that one task extends, and the background work around them.
 
+use crate::capture::{CaptureConfig, Captures};
 use crate::commit::{Committer, Reply, Work};
 use crate::error::{EngineError, Result};
 use crate::heads::Heads;
@@ -47,6 +48,8 @@ pub struct EngineConfig {
     pub flush: FlushPolicy,
     /// When files are merged.
     pub compaction: Compaction,
+    /// When a source that falls behind becomes a finding.
+    pub capture: CaptureConfig,
 }
 
 impl EngineConfig {
@@ -65,6 +68,7 @@ impl EngineConfig {
             limits: Limits::default(),
             flush: FlushPolicy::default(),
             compaction: Compaction::default(),
+            capture: CaptureConfig::default(),
         }
     }
 }
@@ -114,7 +118,9 @@ pub struct Engine {
     newest: watch::Receiver<(u64, String)>,
     origin: String,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    captures: Captures,
     stopping: watch::Sender<bool>,
+    envelope_turns: crate::envelopes::Turns,
 }
 
 impl std::fmt::Debug for Engine {
@@ -155,7 +161,9 @@ impl Engine {
             newest,
             origin: loaded.origin,
             tasks: Mutex::default(),
+            captures: Captures::default(),
             stopping: watch::Sender::new(false),
+            envelope_turns: crate::envelopes::Turns::default(),
         });
         let mut tasks = maintain::start(&engine);
         tasks.push(tokio::spawn(committer.run(receiver)));
@@ -190,6 +198,14 @@ impl Engine {
 
     pub(crate) fn budget(&self) -> &Arc<Budget> {
         &self.budget
+    }
+
+    pub(crate) fn envelope_turns(&self) -> &crate::envelopes::Turns {
+        &self.envelope_turns
+    }
+
+    pub(crate) fn captures(&self) -> &Captures {
+        &self.captures
     }
 
     pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
@@ -271,6 +287,7 @@ impl Engine {
 
     /// Finishes what is under way, publishes the last checkpoint, and stops. Requests that come later are refused.
     pub async fn shutdown(&self) -> Result<()> {
+        self.stop_capture().await;
         self.stopping.send_replace(true);
         self.ask(Work::Stop).await?;
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));

@@ -66,6 +66,9 @@ pub enum EngineError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A source of changes failed, or can't be attached as it is.
+    #[error(transparent)]
+    Capture(#[from] muniment_capture::CaptureError),
     /// The ledger refused something.
     #[error("ledger")]
     Ledger(#[from] muniment_ledger::Error),

@@ -98,6 +98,8 @@ pub(crate) struct Prepared {
     pub(crate) parts: Vec<Part>,
     pub(crate) idempotency: Option<(String, Vec<u8>)>,
     pub(crate) position: Option<SourcePosition>,
+    /// Records of another log that are stored in the same commit or not at all.
+    pub(crate) with: Option<Box<Prepared>>,
     pub(crate) _memory: Option<Reservation>,
 }
 
@@ -242,7 +244,7 @@ impl Shared {
             let key = self.partition_key(&stream, &month).await?;
             parts.push(prepare(table, class, first_id, month.clone(), &key)?);
         }
-        Ok(Prepared { log: table, records: parsed.records, first_id, parts, idempotency: None, position: None, _memory: None })
+        Ok(Prepared { log: table, records: parsed.records, first_id, parts, idempotency: None, position: None, with: None, _memory: None })
     }
 }
 

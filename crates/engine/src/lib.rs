@@ -1,6 +1,8 @@
 //! What the system does with records: takes them in, commits them in groups, moves them to Parquet, answers questions, proves and verifies.
 
+pub mod capture;
 mod commit;
+mod envelopes;
 mod error;
 pub mod evidence;
 mod heads;
@@ -12,13 +14,16 @@ pub mod metrics;
 mod prepare;
 mod publish;
 pub mod query;
+pub mod reconcile;
 mod source;
 
 mod engine;
 
 pub use engine::{Engine, EngineConfig};
+pub use envelopes::{EnvelopeFile, EnvelopeProgress, EnvelopeReceipt, EnvelopeRequest};
 pub use error::{EngineError, Result};
 pub use ingest::{Ids, IngestRequest, Limits, Receipt, Reservation, SourcePosition};
+pub use muniment_capture::envelope::{Format as EnvelopeFormat, KeyHints};
 pub use source::{FileIngest, Progress};
 
 /// Now, in microseconds UTC. The one place where the product reads the clock.

@@ -16,6 +16,13 @@ pub struct LogLabel {
     pub log: String,
 }
 
+/// The source that a count is of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SourceLabel {
+    /// Its name.
+    pub source: String,
+}
+
 /// What went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum Failure {
@@ -72,6 +79,20 @@ pub struct Metrics {
     pub compactions: Counter,
     /// Size of the newest published checkpoint.
     pub published_size: Gauge,
+    /// Whether a source's changes are being read.
+    pub capture_running: Family<SourceLabel, Gauge>,
+    /// Changes stored, by source.
+    pub capture_changes: Family<SourceLabel, Counter>,
+    /// Batches stored, by source.
+    pub capture_batches: Family<SourceLabel, Counter>,
+    /// How often a source had to be started again.
+    pub capture_restarts: Family<SourceLabel, Counter>,
+    /// Bytes that a source is behind.
+    pub capture_lag_bytes: Family<SourceLabel, Gauge>,
+    /// Seconds that a source is behind.
+    pub capture_lag_seconds: Family<SourceLabel, Gauge<f64, AtomicU64>>,
+    /// Bytes that the audited database keeps for Muniment.
+    pub capture_kept_bytes: Family<SourceLabel, Gauge>,
     /// Errors, by kind.
     pub errors: Family<FailureLabel, Counter>,
 }
@@ -95,6 +116,13 @@ impl Default for Metrics {
             flushes: Counter::default(),
             compactions: Counter::default(),
             published_size: Gauge::default(),
+            capture_running: Family::default(),
+            capture_changes: Family::default(),
+            capture_batches: Family::default(),
+            capture_restarts: Family::default(),
+            capture_lag_bytes: Family::default(),
+            capture_lag_seconds: Family::default(),
+            capture_kept_bytes: Family::default(),
             errors: Family::default(),
             registry: Registry::default(),
         };
@@ -114,11 +142,32 @@ impl Default for Metrics {
         registry.register("compactions", "Files written by merges", metrics.compactions.clone());
         registry.register("published_size", "Size of the newest published checkpoint", metrics.published_size.clone());
         registry.register("errors", "Errors by kind", metrics.errors.clone());
+        metrics.register_capture(&mut registry);
         Self { registry, ..metrics }
     }
 }
 
 impl Metrics {
+    fn register_capture(&self, registry: &mut Registry) {
+        registry.register("capture_running", "Whether a source's changes are being read", self.capture_running.clone());
+        registry.register("capture_changes", "Changes stored", self.capture_changes.clone());
+        registry.register("capture_batches", "Batches of changes stored", self.capture_batches.clone());
+        registry.register("capture_restarts", "How often a source had to be started again", self.capture_restarts.clone());
+        registry.register_with_unit(
+            "capture_lag",
+            "Changes that a source has and Muniment has not",
+            Unit::Bytes,
+            self.capture_lag_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "capture_age",
+            "Time that Muniment is behind a source",
+            Unit::Seconds,
+            self.capture_lag_seconds.clone(),
+        );
+        registry.register_with_unit("capture_kept", "What a source keeps for Muniment", Unit::Bytes, self.capture_kept_bytes.clone());
+    }
+
     /// Counts an error.
     pub fn failed(&self, kind: Failure) {
         self.errors.get_or_create(&FailureLabel { kind }).inc();

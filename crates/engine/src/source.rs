@@ -38,26 +38,27 @@ pub struct Progress {
 
 /// A durable position: bytes, lines, and the hash of all bytes before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Position {
+pub(crate) struct Position {
     bytes: u64,
     lines: u64,
     digest: u128,
 }
 
 impl Position {
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(' ');
         let (bytes, lines) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
         Some(Self { bytes, lines, digest: u128::from_str_radix(parts.next()?, 16).ok()? })
     }
 
     /// As the commit database keeps it; empty at the beginning.
-    fn to_stored(self) -> String {
+    pub(crate) fn to_stored(self) -> String {
         if self.bytes == 0 { String::new() } else { format!("{} {} {:032x}", self.bytes, self.lines, self.digest) }
     }
 }
 
-struct Chunks {
+/// A source cut at line ends.
+pub(crate) struct Chunks {
     reader: Box<dyn Read + Send>,
     rest: Vec<u8>,
     digest: Xxh3,
@@ -66,6 +67,16 @@ struct Chunks {
 }
 
 impl Chunks {
+    /// The chunks of a source whose lines have at most `limit` bytes.
+    pub(crate) fn new(reader: Box<dyn Read + Send>, limit: usize) -> Self {
+        Self { reader, rest: Vec::new(), digest: Xxh3::new(), position: Position::default(), limit }
+    }
+
+    /// Bytes and lines read so far.
+    pub(crate) fn reached(&self) -> (u64, u64) {
+        (self.position.bytes, self.position.lines)
+    }
+
     fn read_up_to(&mut self, buffer: &mut Vec<u8>, length: usize) -> std::io::Result<bool> {
         let wanted = length.saturating_sub(buffer.len());
         buffer.reserve_exact(wanted);
@@ -75,7 +86,7 @@ impl Chunks {
     }
 
     /// Skips what an earlier run has taken in, and checks that it is still the same.
-    fn skip(&mut self, to: Position) -> Result<()> {
+    pub(crate) fn skip(&mut self, to: Position) -> Result<()> {
         let changed = || EngineError::Parameter {
             name: "source",
             reason: format!("its first {} bytes are not those that were taken in before; give it another --source name", to.bytes),
@@ -99,7 +110,7 @@ impl Chunks {
     }
 
     /// The next whole lines, and the position after them; `None` at the end.
-    fn next(&mut self) -> Result<Option<(Vec<u8>, Position)>> {
+    pub(crate) fn next(&mut self) -> Result<Option<(Vec<u8>, Position)>> {
         let mut buffer = std::mem::take(&mut self.rest);
         let mut length = CHUNK_BYTES.max(buffer.len());
         loop {
@@ -133,13 +144,7 @@ impl Engine {
     pub async fn ingest_source(self: &Arc<Self>, source: FileIngest<'_>, mut report: impl FnMut(Progress)) -> Result<Progress> {
         let table = log_named(source.log)?;
         let name = source.source.map(|name| format!("{}:{name}", source.log));
-        let mut chunks = Chunks {
-            reader: source.reader,
-            rest: Vec::new(),
-            digest: Xxh3::new(),
-            position: Position::default(),
-            limit: self.limits().body_bytes,
-        };
+        let mut chunks = Chunks::new(source.reader, self.limits().body_bytes);
         if let Some(name) = &name
             && let Some(kept) = self.store().db().position(name).await?
         {
@@ -200,13 +205,13 @@ impl Engine {
         })
     }
 
-    async fn wait_for_space(&self) {
+    pub(crate) async fn wait_for_space(&self) {
         while self.store().hot_size().0 > self.limits().hot_bytes {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(|_| EngineError::Stopped)?
 }

@@ -6,6 +6,7 @@ use axum::http::header::{ACCEPT_ENCODING, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use datafusion::error::DataFusionError;
+use muniment_capture::CaptureError;
 use muniment_engine::EngineError;
 use muniment_model::Rejection;
 use serde_json::{Value, json};
@@ -30,9 +31,12 @@ pub(crate) enum Code {
     NotFound,
     QueryLimit,
     SlowSender,
+    SourceFailed,
+    SourceRefused,
     Stopping,
     TooLarge,
     TooManyRequests,
+    UndoRefused,
     UnknownLog,
     UnknownPath,
     UnsupportedEncoding,
@@ -64,9 +68,16 @@ impl Code {
             Self::NotFound => ("not_found", S::NOT_FOUND, "There is no such table, record or entity."),
             Self::QueryLimit => ("query_limit", S::BAD_REQUEST, "The query needs more time, memory or rows than one query may."),
             Self::SlowSender => ("slow_sender", S::REQUEST_TIMEOUT, "The body came too slowly."),
+            Self::SourceFailed => ("source_failed", S::BAD_GATEWAY, "The source's database can't be reached, or refused a statement."),
+            Self::SourceRefused => {
+                ("source_refused", S::UNPROCESSABLE_ENTITY, "The source can't be attached as it is; the message says what to change.")
+            }
             Self::Stopping => ("stopping", S::SERVICE_UNAVAILABLE, "The service is stopping or has stopped taking requests."),
             Self::TooLarge => ("too_large", S::PAYLOAD_TOO_LARGE, "The body, or the number of its records, is over the limit."),
             Self::TooManyRequests => ("too_many_requests", S::TOO_MANY_REQUESTS, "This client has too many requests under way."),
+            Self::UndoRefused => {
+                ("undo_refused", S::CONFLICT, "What was selected can't be taken back; `refusals` says why, record by record.")
+            }
             Self::UnknownLog => ("unknown_log", S::NOT_FOUND, "There is no such log."),
             Self::UnknownPath => ("unknown_path", S::NOT_FOUND, "There is no such path."),
             Self::UnsupportedEncoding => {
@@ -112,7 +123,7 @@ impl Refusal {
         Self::new(Code::Internal, "the request failed; the service's log says why")
     }
 
-    fn body(&self) -> Value {
+    pub(crate) fn body(&self) -> Value {
         let mut body = json!({ "error": { "code": self.code.describe().0, "message": self.message } });
         if let Some(rejection) = &self.rejection {
             let errors = rejection.errors.iter().map(|error| json!({ "line": error.line, "field": error.field, "reason": error.reason }));
@@ -155,6 +166,11 @@ impl From<EngineError> for Refusal {
             EngineError::QueryLimit(_) => Self::new(Code::QueryLimit, message),
             EngineError::NotFound(_) => Self::new(Code::NotFound, message),
             EngineError::Parameter { .. } => Self::new(Code::InvalidParameter, message),
+            EngineError::Capture(CaptureError::Refused(reason)) => Self::new(Code::SourceRefused, reason),
+            EngineError::Capture(error @ (CaptureError::Database { .. } | CaptureError::Replication(_))) => {
+                let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+                Self::new(Code::SourceFailed, format!("{error}{cause}"))
+            }
             EngineError::Stopped => Self::new(Code::Stopping, "the service is stopping").retry_after(5),
             EngineError::Query(cause) if is_of_the_query(&cause) => Self::new(Code::InvalidQuery, cause.strip_backtrace()),
             error => Self::internal(&error),

@@ -94,7 +94,7 @@ pub(crate) async fn table_at_time(
     Ok(Json(table_at(&app.query, &table, instant(&parameters.time)?, &options).await?))
 }
 
-fn limit(given: Option<usize>) -> Result<Option<usize>, Refusal> {
+pub(crate) fn limit(given: Option<usize>) -> Result<Option<usize>, Refusal> {
     match given {
         Some(limit) if !(1..=MAX_LIMIT).contains(&limit) => {
             Err(Refusal::new(Code::InvalidParameter, format!("limit is between 1 and {MAX_LIMIT}")))
@@ -104,7 +104,7 @@ fn limit(given: Option<usize>) -> Result<Option<usize>, Refusal> {
 }
 
 /// A time in microseconds UTC, or as RFC 3339. A `+` that was not percent-encoded arrives as a blank.
-fn instant(text: &str) -> Result<i64, Refusal> {
+pub(crate) fn instant(text: &str) -> Result<i64, Refusal> {
     match text.parse() {
         Ok(micros) => Ok(micros),
         Err(_) => Ok(parse_time(&text.replace(' ', "+"))?),

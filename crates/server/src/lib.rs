@@ -6,6 +6,7 @@
 
 mod answer;
 mod body;
+mod capture;
 mod connection;
 mod decode;
 mod entities;
@@ -13,8 +14,11 @@ mod ledger;
 mod logs;
 mod openapi;
 mod peers;
+mod reconcile;
+mod reconstruction;
 mod routes;
 mod serve;
+mod sources;
 mod sql;
 mod status;
 

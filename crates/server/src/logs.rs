@@ -57,8 +57,13 @@ impl Meta {
             (None, None) => None,
             _ => return Err(Refusal::new(Code::InvalidHeader, "Muniment-Source and Muniment-Position come together")),
         };
-        Ok(Self { format: format(headers)?, idempotency_key: visible(headers, IDEMPOTENCY_KEY, NAME_CHARS)?, position })
+        Ok(Self { format: format(headers)?, idempotency_key: idempotency_key(headers)?, position })
     }
+}
+
+/// The idempotency key of a request.
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    visible(headers, IDEMPOTENCY_KEY, NAME_CHARS)
 }
 
 fn format(headers: &HeaderMap) -> Result<Format, Refusal> {

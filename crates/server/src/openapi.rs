@@ -1,5 +1,8 @@
 //! The API description: one table of operations, from which the OpenAPI document and the list of endpoints are made.
 
+mod reconstruction;
+mod sources;
+
 use crate::answer::{Code, Refusal};
 use crate::entities::MAX_LIMIT;
 use crate::sql::FORMATS;
@@ -102,7 +105,9 @@ fn operations() -> Vec<Operation> {
     let mut all = vec![ingest()];
     all.extend(questions());
     all.extend(entities());
+    all.extend(reconstruction::operations());
     all.extend(ledger());
+    all.extend(sources::operations());
     all.extend(service());
     all
 }
@@ -384,6 +389,8 @@ fn change() -> Value {
         "changed_at": time(), "operation": string, "changed_by": nullable("integer"), "changed_by_username": nullable("string"),
         "ip_address": nullable("string"), "session_id": nullable("string"), "change_reason": nullable("string"),
         "business_context": nullable("string"), "workflow_instance_id": nullable("string"), "change_details": nullable("string"),
+        "transaction_id": nullable("string"), "source_position": nullable("string"), "correlation_id": nullable("string"),
+        "attribution": nullable("string"),
         "fields": { "type": "array", "items": field },
     }))
 }
@@ -441,7 +448,7 @@ fn schemas_of_answers() -> Map<String, Value> {
         ("TablePage", object(json!({ "rows": { "type": "array", "items": reference("Row") }, "next": nullable("string") }))),
         ("RotatedKey", object(json!({ "key": string }))),
     ];
-    schemas.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
+    schemas.into_iter().chain(sources::schemas()).chain(reconstruction::schemas()).map(|(name, schema)| (name.to_owned(), schema)).collect()
 }
 
 #[cfg(test)]

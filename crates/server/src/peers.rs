@@ -16,6 +16,11 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    /// The address.
+    pub(crate) fn address(&self) -> IpAddr {
+        self.address.to_canonical()
+    }
+
     /// Whether it is on this machine.
     pub(crate) fn is_local(&self) -> bool {
         self.address.to_canonical().is_loopback()

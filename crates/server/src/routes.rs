@@ -4,12 +4,12 @@ use crate::answer::{Code, Refusal};
 use crate::body::BodyLimits;
 use crate::peers::Peer;
 use crate::serve::ServerConfig;
-use crate::{entities, ledger, logs, openapi, sql, status};
+use crate::{capture, entities, ledger, logs, openapi, reconcile, reconstruction, sources, sql, status};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, Request, State};
+use axum::http::HeaderMap;
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
@@ -59,13 +59,21 @@ pub(crate) fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/metrics", get(status::metrics)),
         ("/api/v1/openapi.json", get(openapi::document)),
         ("/api/v1/logs/{log}", post(logs::ingest)),
+        ("/api/v1/capture/debezium", post(capture::debezium)),
+        ("/api/v1/capture/wal2json", post(capture::wal2json)),
         ("/api/v1/sql", get(sql::by_parameters).post(sql::by_body)),
         ("/api/v1/entities/{table}/{key}/history", get(entities::history)),
         ("/api/v1/entities/{table}/{key}/at", get(entities::row_at)),
         ("/api/v1/entities/{table}/at", get(entities::table_at_time)),
+        ("/api/v1/entities/{table}/{key}/blame", get(reconstruction::blame_row)),
+        ("/api/v1/transactions/{id}", get(reconstruction::one_transaction)),
+        ("/api/v1/undo", post(reconstruction::undo_script)),
         ("/api/v1/checkpoint", get(ledger::checkpoint)),
         ("/api/v1/proofs/{log}/{id}", get(ledger::proof)),
         ("/api/v1/keys/rotate", post(ledger::rotate)),
+        ("/api/v1/sources", get(sources::list).post(sources::attach)),
+        ("/api/v1/sources/{name}", get(sources::one).delete(sources::detach)),
+        ("/api/v1/sources/{name}/reconcile", post(reconcile::reconcile)),
     ]
 }
 
@@ -102,7 +110,7 @@ async fn admit(State(app): AppState, request: Request, next: Next) -> Response {
         },
         None => None,
     };
-    if *request.method() == Method::POST && is_cross_origin(request.headers()) {
+    if !request.method().is_safe() && is_cross_origin(request.headers()) {
         return Refusal::new(Code::CrossOrigin, "requests from pages of another origin are refused").into_response();
     }
     let response = next.run(request).await;

@@ -120,6 +120,33 @@ pub struct IdempotencyRow {
     pub answer: String,
 }
 
+/// A database whose changes are captured.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CaptureSourceRow {
+    /// Name.
+    pub name: String,
+    /// The way in, such as `postgres`.
+    pub kind: String,
+    /// Where it is, with the password: never to be shown.
+    pub url: String,
+    /// What attaching was asked for, a JSON object.
+    pub options: String,
+    /// When it was first attached, µs UTC.
+    pub attached_at: i64,
+    /// `attaching`, `attached` or `detaching`.
+    pub state: String,
+}
+
+impl std::fmt::Debug for CaptureSourceRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CaptureSourceRow")
+            .field("name", &self.name)
+            .field("kind", &self.kind)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
 /// One atomic step of the ledger.
 #[derive(Clone, Debug, Default)]
 pub struct Commit {
@@ -212,6 +239,12 @@ pub trait CommitDb: Send + Sync + std::fmt::Debug {
     async fn forget_idempotency(&self, before: i64) -> Result<u64>;
     /// How far a source has been taken in.
     async fn position(&self, source: &str) -> Result<Option<String>>;
+    /// All attached sources, by name.
+    async fn capture_sources(&self) -> Result<Vec<CaptureSourceRow>>;
+    /// Adds a source, or replaces what is known of it but for the time it was attached.
+    async fn put_capture_source(&self, source: &CaptureSourceRow) -> Result<()>;
+    /// Forgets a source; its position stays.
+    async fn remove_capture_source(&self, name: &str) -> Result<()>;
     /// Replaced files that may go: replaced at or before this time, µs UTC.
     async fn garbage(&self, before: i64) -> Result<Vec<String>>;
     /// Forgets a replaced file.

@@ -2,6 +2,7 @@
 //!
 //! Whatever can drift with the machine is measured in turns: a run of Muniment, a run of ClickHouse, and so on; medians are compared.
 
+pub mod capture;
 mod http;
 mod load;
 mod parts;

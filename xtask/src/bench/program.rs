@@ -65,14 +65,30 @@ impl Program {
 
     /// Starts a server on a free port and waits until it is ready.
     pub fn serve(&self, data: &Path) -> Result<Server> {
+        self.serve_with(data, None)
+    }
+
+    /// The same with a niceness, so that the system prefers other processes.
+    pub fn serve_with(&self, data: &Path, niceness: Option<i32>) -> Result<Server> {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let address = free.context(|| "no free port on the loopback address")?;
         let log = data.with_extension("serve.log");
         let file = std::fs::File::create(&log).context(|| format!("cannot create {}", log.display()))?;
         let copy = file.try_clone().context(|| "cannot share a log file")?;
         let start = Instant::now();
-        let child = self
-            .command(data, &["--listen", &address.to_string(), "serve"])
+        let mut command = match niceness {
+            None => Command::new(&self.path),
+            Some(niceness) => {
+                let mut nice = Command::new("nice");
+                nice.args(["-n", &niceness.to_string()]).arg(&self.path);
+                nice
+            }
+        };
+        let child = command
+            .arg("--data")
+            .arg(data)
+            .args(["--listen", &address.to_string(), "serve"])
+            .stdin(Stdio::null())
             .stdout(file)
             .stderr(copy)
             .spawn()
@@ -103,6 +119,11 @@ pub struct Server {
 }
 
 impl Server {
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Most memory it has had resident, in bytes.
     pub fn peak_memory(&self) -> u64 {
         memory(self.child.id()).unwrap_or(0)

@@ -64,7 +64,8 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-fn machine() -> String {
+/// The machine, in words.
+pub fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let value = |text: &str, name: &str| {
         let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
@@ -79,7 +80,8 @@ fn machine() -> String {
     format!("Machine: {cores} cores of {processor}, {gibibytes:.0} GiB of memory, Linux {}, {}.", kernel.trim(), compiler.trim())
 }
 
-fn load() -> String {
+/// The load average of the last minute.
+pub fn load() -> String {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().unwrap_or_default().to_owned()
 }

@@ -6,7 +6,7 @@ mod units;
 
 pub use reference::reference;
 pub use settings::{LogFormat, Settings};
-pub use units::parse_duration;
+pub use units::{parse_duration, parse_size};
 
 use crate::args::Flags;
 use figment::providers::{Env, Format, Serialized, Toml};
@@ -227,6 +227,8 @@ fn resolve(settings: &Settings, places: &BTreeMap<String, Place>) -> Result<Conf
     engine.heartbeat = settings.heartbeat.0;
     engine.idempotency = settings.idempotency.0;
     engine.grace = settings.compaction.grace.0;
+    engine.capture.lag_bytes = settings.capture.lag_bytes.0;
+    engine.capture.lag_time = settings.capture.lag_time.0;
     engine.limits.body_bytes = size("limits.body_bytes", settings.limits.body_bytes.0)?;
     engine.limits.records = settings.limits.records;
     engine.limits.memory_bytes = size("limits.memory_bytes", settings.limits.memory_bytes.0)?;

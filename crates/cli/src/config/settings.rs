@@ -21,6 +21,7 @@ pub struct Settings {
     pub limits: Limits,
     pub flush: Flush,
     pub compaction: Compaction,
+    pub capture: Capture,
     pub query: Query,
     pub log: Log,
 }
@@ -49,6 +50,13 @@ pub struct Compaction {
     pub target_records: u64,
     pub min_files: usize,
     pub grace: Span,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Capture {
+    pub lag_bytes: Size,
+    pub lag_time: Span,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -104,6 +112,7 @@ impl Default for Settings {
                 min_files: engine.compaction.min_files,
                 grace: Span(engine.grace),
             },
+            capture: Capture { lag_bytes: Size(engine.capture.lag_bytes), lag_time: Span(engine.capture.lag_time) },
             query: Query { memory: Size(query.memory_bytes as u64), time: Span(query.time), rows: query.rows },
             log: Log { format: LogFormat::Pretty, level: "info".to_owned() },
         }
@@ -187,6 +196,8 @@ pub const KEYS: &[Key] = &[
         "Neighbouring files that make a merge worth while in the current month; in past months two are enough.",
     ),
     key("compaction.grace", "time", "How long a merged file is kept for queries that began before. Should be longer than `query.time`."),
+    key("capture.lag_bytes", "size", "A source that is this far behind, or"),
+    key("capture.lag_time", "time", "this long, becomes a finding (`SLOT_LAG`), once until it has caught up."),
     key("query.memory", "size", "Most memory of a query."),
     key("query.time", "time", "Most time of a query, to its last row."),
     key("query.rows", "number", "Most rows of a result."),

@@ -3,6 +3,7 @@
 use crate::error::{CliError, Result};
 use muniment_model::LineError;
 use serde_json::Value;
+use std::io::BufRead;
 use std::time::Duration;
 
 /// Time to connect, and time until an answer begins.
@@ -71,6 +72,44 @@ impl Client {
                     None => return Err(self.unreachable(error)),
                 },
             }
+        }
+    }
+
+    /// Sends a request of any method, with a JSON body if there is one. Not repeated: the server may have done it.
+    pub fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
+        let failed = |error| self.unreachable(error);
+        let url = format!("{}{path}", self.url);
+        let mut request = ureq::http::Request::builder().method(method).uri(&url);
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        let request = request.body(body.map(Value::to_string).unwrap_or_default()).map_err(|error| failed(error.into()))?;
+        let mut response = self.agent.run(request).map_err(failed)?;
+        let status = response.status().as_u16();
+        let text = response.body_mut().with_config().limit(ANSWER_BYTES).read_to_string().map_err(failed)?;
+        self.outcome(path, Answer { status, retry_after: None, replayed: false, text })
+    }
+
+    /// Posts a JSON body and hands out the answer's lines of JSON as they come. Not repeated.
+    pub fn ask_lines(&self, path: &str, body: &Value, mut each: impl FnMut(Value) -> Result<()>) -> Result<()> {
+        let failed = |error| self.unreachable(error);
+        let request = self.agent.post(format!("{}{path}", self.url)).header("content-type", "application/json");
+        let mut response = request.send(body.to_string()).map_err(failed)?;
+        let status = response.status().as_u16();
+        if !(200..300).contains(&status) {
+            let text = response.body_mut().with_config().limit(ANSWER_BYTES).read_to_string().map_err(failed)?;
+            return self.outcome(path, Answer { status, retry_after: None, replayed: false, text }).map(drop);
+        }
+        // Each line is limited, not the answer.
+        let mut lines = std::io::BufReader::new(response.body_mut().with_config().limit(u64::MAX).reader());
+        loop {
+            let mut line = Vec::new();
+            let read = std::io::Read::take(&mut lines, ANSWER_BYTES).read_until(b'\n', &mut line).map_err(|error| failed(error.into()))?;
+            if read == 0 {
+                return Ok(());
+            }
+            let strange = |error| CliError::Usage(format!("{} answered something else than expected: {error}", self.url));
+            each(serde_json::from_slice(&line).map_err(strange)?)?;
         }
     }
 

@@ -81,7 +81,7 @@ impl Input {
         let json = match format {
             InputFormat::Json => true,
             InputFormat::Ndjson => false,
-            InputFormat::Auto => spans_lines(&prefix),
+            InputFormat::Auto | InputFormat::Debezium | InputFormat::Wal2json => spans_lines(&prefix),
         };
         let reader: Box<dyn Read + Send> = if json { Box::new(JsonLines::new(plain)) } else { Box::new(plain) };
         let size = metadata.is_file().then_some(metadata.len());

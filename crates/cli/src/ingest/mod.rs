@@ -2,6 +2,7 @@
 //! reached is stored in the commit that holds the records, so a second run continues where the first one ended, however it ended.
 
 pub mod client;
+mod envelopes;
 mod input;
 mod json_lines;
 mod remote;
@@ -25,9 +26,13 @@ const NAME_BYTES: usize = 255;
 /// Runs the command.
 pub async fn run(config: Config, options: Ingest) -> Result<ExitCode> {
     logging::start(&config, "warn")?;
-    if !muniment_model::table(&options.log).is_some_and(muniment_model::Table::is_log) {
+    if let Some(format) = envelopes::format(options.format) {
+        return envelopes::run(config, options, format).await;
+    }
+    let Some(log) = options.log.clone() else { return Err(CliError::Usage("--log names the log to store the records in".to_owned())) };
+    if !muniment_model::table(&log).is_some_and(muniment_model::Table::is_log) {
         let logs: Vec<&str> = muniment_model::logs().iter().map(|table| table.name).collect();
-        return Err(CliError::Usage(format!("there is no log {}; there are {}", options.log, logs.join(", "))));
+        return Err(CliError::Usage(format!("there is no log {log}; there are {}", logs.join(", "))));
     }
     if options.source.is_some() && options.files.len() > 1 {
         return Err(CliError::Usage("--source names one source, so it goes with one file".to_owned()));
@@ -38,7 +43,7 @@ pub async fn run(config: Config, options: Ingest) -> Result<ExitCode> {
     };
     let mut outcome = Ok(());
     for file in &options.files {
-        outcome = take_in(&config, &options, &writer, file).await;
+        outcome = take_in(&config, &options, &log, &writer, file).await;
         if outcome.is_err() {
             break;
         }
@@ -62,24 +67,29 @@ struct Taken {
     repeated: u64,
 }
 
-async fn take_in(config: &Config, options: &Ingest, writer: &Writer, file: &Path) -> Result<()> {
+async fn take_in(config: &Config, options: &Ingest, log: &str, writer: &Writer, file: &Path) -> Result<()> {
     let input = Input::open(file, options.format)?;
-    let source = source_name(&options.log, options.source.as_deref(), file)?;
+    let source = source_name(log, options.source.as_deref(), file)?;
     let mut watch = Watch::new(&input);
     let (name, unit) = (input.name.clone(), input.unit);
     let taken = match writer {
-        Writer::Here(engine) => here(engine, &options.log, source, input, &mut watch).await,
+        Writer::Here(engine) => here(engine, log, source, input, &mut watch).await,
         Writer::Server(url) => {
             let kept = match &source {
                 Some(source) if data_folder::running_server(config.data()).as_deref() == Some(url.trim_end_matches('/')) => {
-                    data_folder::read(config).await?.db().position(&format!("{}:{source}", options.log)).await?
+                    data_folder::read(config).await?.db().position(&format!("{log}:{source}")).await?
                 }
                 _ => None,
             };
-            let remote = Remote { url, log: &options.log, source, longest_line: config.engine.limits.body_bytes };
+            let remote = Remote { url, log, source, envelopes: None, longest_line: config.engine.limits.body_bytes };
             tokio::task::block_in_place(|| remote.send(input, kept.as_deref(), |taken| watch.at(taken)))
         }
     };
+    told(watch, &name, unit, taken)
+}
+
+/// Says what a file came to.
+fn told(mut watch: Watch, name: &str, unit: &'static str, taken: Result<()>) -> Result<()> {
     let last = watch.last;
     let seconds = watch.progress.elapsed().as_secs_f64();
     watch.progress.clear();
@@ -92,7 +102,7 @@ async fn take_in(config: &Config, options: &Ingest, writer: &Writer, file: &Path
             );
             Ok(())
         }
-        Err(error) => Err(CliError::Input { name, unit, stored: last.lines, source: Box::new(error) }),
+        Err(error) => Err(CliError::Input { name: name.to_owned(), unit, stored: last.lines, source: Box::new(error) }),
     }
 }
 

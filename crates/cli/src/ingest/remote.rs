@@ -24,6 +24,8 @@ pub struct Remote<'a> {
     pub log: &'a str,
     /// Name of the source; without it a second run sends everything as new.
     pub source: Option<String>,
+    /// The path that envelopes are posted to, in place of the log's.
+    pub envelopes: Option<String>,
     /// Most bytes of a line.
     pub longest_line: usize,
 }
@@ -97,7 +99,7 @@ impl Remote<'_> {
         let mut taken = Taken { bytes: lines.bytes, lines: lines.lines, ..Taken::default() };
         report(taken);
         let identity = self.source.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
-        let path = format!("/api/v1/logs/{}", self.log);
+        let path = self.envelopes.clone().unwrap_or_else(|| format!("/api/v1/logs/{}", self.log));
         loop {
             let body = lines.next()?;
             if body.is_empty() {
@@ -106,7 +108,7 @@ impl Remote<'_> {
             let named = format!("{}:{identity}", self.log);
             let key = format!("{:016x}-{}-{:032x}", xxhash_rust::xxh3::xxh3_64(named.as_bytes()), taken.bytes, xxh3_128(&body));
             let mut headers = vec![("content-type", "application/x-ndjson".to_owned()), ("idempotency-key", key)];
-            if self.source.is_some() {
+            if self.source.is_some() && self.envelopes.is_none() {
                 headers.extend([("muniment-source", named), ("muniment-position", lines.position())]);
             }
             let answer = client.post_until_answered(&path, &headers, &body).map_err(|error| at_line(error, taken.lines))?;
@@ -114,6 +116,7 @@ impl Remote<'_> {
             let records = value["records"].as_u64().unwrap_or_default();
             taken.bytes = lines.bytes;
             taken.lines = lines.lines;
+            taken.repeated += value["repeated"].as_u64().unwrap_or_default();
             *(if replayed { &mut taken.repeated } else { &mut taken.records }) += records;
             report(taken);
         }

@@ -7,6 +7,8 @@ use std::collections::HashMap;
 
 /// Depth down to which values are compared by meaning; below it, by their text.
 const MAX_COMPARED_DEPTH: usize = 64;
+/// What stands for a value that its source did not send since it did not change.
+const UNCHANGED: &str = r#"{"$unchanged":true}"#;
 /// Name of the whole document where it is not an object: the root in JSONPath.
 const ROOT: &str = "$";
 
@@ -25,7 +27,7 @@ pub struct FieldChange {
 
 /// The fields of an object in the order in which they came, or one field `$` that holds any other value.
 #[derive(Clone, Debug)]
-pub(super) struct Document {
+pub(crate) struct Document {
     fields: Vec<(String, Box<RawValue>)>,
     /// Places of the fields by name: a document may have very many.
     places: HashMap<String, usize>,
@@ -33,7 +35,7 @@ pub(super) struct Document {
 }
 
 impl Document {
-    pub(super) fn parse(text: &str) -> Result<Self, serde_json::Error> {
+    pub(crate) fn parse(text: &str) -> Result<Self, serde_json::Error> {
         if text.trim_start().starts_with('{') {
             return serde_json::from_str(text);
         }
@@ -46,7 +48,7 @@ impl Document {
         Self { fields: Vec::new(), places: HashMap::new(), is_object }
     }
 
-    fn get(&self, name: &str) -> Option<&RawValue> {
+    pub(crate) fn get(&self, name: &str) -> Option<&RawValue> {
         self.places.get(name).map(|&place| &*self.fields[place].1)
     }
 
@@ -61,9 +63,29 @@ impl Document {
         }
     }
 
+    /// Names and values, in order.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &RawValue)> {
+        self.fields.iter().map(|(name, value)| (name.as_str(), &**value))
+    }
+
+    /// Whether it is an object, as a row is.
+    pub(super) fn is_object(&self) -> bool {
+        self.is_object
+    }
+
+    /// This document with the fields of another set.
+    pub(super) fn with(mut self, other: &Self) -> Self {
+        for (name, value) in other.fields() {
+            if value.get() != UNCHANGED {
+                self.set(name.to_owned(), value.to_owned());
+            }
+        }
+        self
+    }
+
     /// This document after a change: what `new` has is taken over; what only `old` has is gone; what neither has stays, since such a record says
     /// only what changed.
-    pub(super) fn changed(self, old: Option<&Self>, new: Self) -> Self {
+    pub(crate) fn changed(self, old: Option<&Self>, new: Self) -> Self {
         if !self.is_object || !new.is_object {
             return new;
         }
@@ -75,7 +97,9 @@ impl Document {
             }
         }
         for (name, value) in new.fields {
-            changed.set(name, value);
+            if value.get() != UNCHANGED || changed.get(&name).is_none() {
+                changed.set(name, value);
+            }
         }
         changed
     }
@@ -127,12 +151,12 @@ pub(super) fn differences(old: Option<&Document>, new: Option<&Document>) -> Vec
     let mut changes = Vec::new();
     for (name, value) in before {
         let now = new.and_then(|new| new.get(name));
-        if now.is_none_or(|now| !same(value, now, 0)) {
+        if now.is_none_or(|now| now.get() != UNCHANGED && !same(value, now, 0)) {
             changes.push(FieldChange { field: name.clone(), old: Some(value.clone()), new: now.map(ToOwned::to_owned) });
         }
     }
     for (name, value) in after {
-        if old.and_then(|old| old.get(name)).is_none() {
+        if value.get() != UNCHANGED && old.and_then(|old| old.get(name)).is_none() {
             changes.push(FieldChange { field: name.clone(), old: None, new: Some(value.clone()) });
         }
     }
@@ -140,6 +164,10 @@ pub(super) fn differences(old: Option<&Document>, new: Option<&Document>) -> Vec
 }
 
 /// Whether two values mean the same: spacing, the order of an object's fields and escapes in texts don't matter, but every digit of a number does.
+pub(crate) fn same_value(a: &RawValue, b: &RawValue) -> bool {
+    same(a, b, 0)
+}
+
 fn same(a: &RawValue, b: &RawValue, depth: usize) -> bool {
     if a.get() == b.get() {
         return true;
@@ -191,6 +219,7 @@ mod tests {
             r#"{"a":0,"came":2}"#,
             r#"[{"field":"a","old":null,"new":0},{"field":"gone","old":1},{"field":"came","new":2}]"#,
         );
+        check_difference(r#"{"b":1}"#, r#"{"a":{"$unchanged":true},"b":2}"#, r#"[{"field":"b","old":1,"new":2}]"#);
         check_difference("[1]", "[2]", r#"[{"field":"$","old":[1],"new":[2]}]"#);
         check_difference(r#"{"a":[1,[2]]}"#, r#"{"a":[1,[3]]}"#, r#"[{"field":"a","old":[1,[2]],"new":[1,[3]]}]"#);
     }
@@ -207,6 +236,7 @@ mod tests {
         check_changed(r#"{"a":1,"b":2}"#, None, r#"{"b":3}"#, r#"{"a":1,"b":3}"#);
         check_changed(r#"{"a":1,"b":2}"#, Some(r#"{"a":1,"b":2}"#), r#"{"a":3}"#, r#"{"a":3}"#);
         check_changed(r#"{"a":1}"#, Some(r#"{"a":1}"#), r#"{"a":1.50,"c":"x"}"#, r#"{"a":1.50,"c":"x"}"#);
+        check_changed(r#"{"a":"long","b":2}"#, Some(r#"{"b":2}"#), r#"{"a":{"$unchanged":true},"b":3}"#, r#"{"a":"long","b":3}"#);
         check_changed("1", None, "[2]", "[2]");
         check_changed("{}", None, r#"{"a":1}"#, r#"{"a":1}"#);
     }

@@ -7,14 +7,23 @@
 //!
 //! An `INSERT` or `SNAPSHOT` sets the whole row. An `UPDATE` sets the fields of its `new_values`; a field that only `old_values` has is removed; a
 //! field that neither has stays as it was, so a sender may send changed fields only. A `DELETE` removes the row, and a `TRUNCATE` of the table, whose
-//! key is empty or `*`, removes all rows. `DDL` changes no row.
+//! key is empty or `*`, removes all rows. `DDL` changes no row. A value that its source did not send since it did not change (`{"$unchanged":true}`)
+//! stays what it was.
 
+mod blame;
 mod document;
 mod rows;
 mod table;
+mod transaction;
+mod undo;
 
+pub use blame::{Author, Blame, FieldBlame, blame};
 pub use document::FieldChange;
+pub(crate) use document::{Document as RowDocument, same_value};
+pub(crate) use rows::Row as LogRow;
 pub use table::{TableAtOptions, TablePage, table_at};
+pub use transaction::{Transaction, TransactionChange, transaction};
+pub use undo::{Dialect, MAX_UNDO_RECORDS, Refusal, Selection, Undo, UndoOptions, undo};
 
 use crate::error::{EngineError, Result};
 use crate::query::QueryEngine;
@@ -85,6 +94,14 @@ pub struct Change {
     pub workflow_instance_id: Option<String>,
     /// The sender's summary.
     pub change_details: Option<String>,
+    /// The source's transaction.
+    pub transaction_id: Option<String>,
+    /// Where the change stands in its source.
+    pub source_position: Option<String>,
+    /// Ties together what one request caused.
+    pub correlation_id: Option<String>,
+    /// How it is known who made it: `APPLICATION`, `DATABASE` or `NONE`; absent if the sender speaks for itself.
+    pub attribution: Option<String>,
     /// What changed, field by field, as the record's old and new values say.
     pub fields: Vec<FieldChange>,
 }
@@ -115,6 +132,11 @@ pub struct State {
 /// The conditions that find the changes of one entity. The key stands in one IN list, so that bloom filters apply to it.
 const OF_ENTITY: &str = "table_name = $1 AND primary_key IN ($2, '', '*') AND (primary_key = $2 OR operation = 'TRUNCATE')";
 
+/// What a [`Change`] needs of a record.
+const CHANGE_COLUMNS: &str = "id, stream_index, recorded_at, retention_years, blockchain_hash, operation, old_values, new_values, changed_at, \
+    changed_by, changed_by_username, ip_address, session_id, change_reason, business_context, workflow_instance_id, change_details, transaction_id, \
+    source_position, correlation_id, attribution";
+
 /// The changes of one entity in commit order, with those of the table as a whole (`TRUNCATE`). `table` is the audited table, such as `case.hoso`.
 ///
 /// # Errors
@@ -122,9 +144,7 @@ const OF_ENTITY: &str = "table_name = $1 AND primary_key IN ($2, '', '*') AND (p
 pub async fn entity_history(query: &QueryEngine, table: &str, key: &str, options: HistoryOptions) -> Result<Vec<Change>> {
     let mut parameters = vec![text(table), text(key)];
     let mut sql = format!(
-        "SELECT id, stream_index, recorded_at, retention_years, blockchain_hash, operation, old_values, new_values, changed_at, changed_by, \
-         changed_by_username, ip_address, session_id, change_reason, business_context, workflow_instance_id, change_details, \
-         max(id) OVER (PARTITION BY recorded_at, retention_years ORDER BY stream_index) AS place \
+        "SELECT {CHANGE_COLUMNS}, max(id) OVER (PARTITION BY recorded_at, retention_years ORDER BY stream_index) AS place \
          FROM audit.sys_audit_log WHERE {OF_ENTITY}"
     );
     for (bound, comparison) in [(options.from, ">="), (options.to, "<")] {
@@ -165,6 +185,10 @@ async fn change(row: Row<'_>, commits: &mut Commits<'_>) -> Result<Change> {
         business_context: row.some_text("business_context")?,
         workflow_instance_id: row.some_text("workflow_instance_id")?,
         change_details: row.some_text("change_details")?,
+        transaction_id: row.some_text("transaction_id")?,
+        source_position: row.some_text("source_position")?,
+        correlation_id: row.some_text("correlation_id")?,
+        attribution: row.some_text("attribution")?,
         fields: differences(old.as_ref(), new.as_ref()),
     })
 }
@@ -216,6 +240,24 @@ pub async fn entity_at(query: &QueryEngine, table: &str, key: &str, time: i64) -
     fold.state(key)
 }
 
+/// Whether a record with this operation says what became of a row.
+fn changes_rows(operation: &str) -> bool {
+    matches!(operation, "INSERT" | "SNAPSHOT" | "UPDATE" | "DELETE" | "TRUNCATE")
+}
+
+/// The row after a record that changes rows; `None` if it is gone.
+fn after(before: Option<Document>, operation: &str, row: Row<'_>) -> Result<Option<Document>> {
+    Ok(match operation {
+        "INSERT" | "SNAPSHOT" => row.document("new_values")?,
+        "UPDATE" => match (before, row.document("new_values")?) {
+            (Some(state), Some(new)) => Some(state.changed(row.document("old_values")?.as_ref(), new)),
+            (None, Some(new)) => Some(new),
+            (state, None) => state,
+        },
+        _ => None,
+    })
+}
+
 /// What the changes of one row add up to, fed in commit order.
 #[derive(Default)]
 struct Fold {
@@ -239,16 +281,10 @@ impl Fold {
 
     fn apply(&mut self, row: Row<'_>) -> Result<()> {
         let operation = row.required("operation")?;
-        self.document = match operation {
-            "INSERT" | "SNAPSHOT" => row.document("new_values")?,
-            "UPDATE" => match (self.document.take(), row.document("new_values")?) {
-                (Some(state), Some(new)) => Some(state.changed(row.document("old_values")?.as_ref(), new)),
-                (None, Some(new)) => Some(new),
-                (state, None) => state,
-            },
-            "DELETE" | "TRUNCATE" => None,
-            _ => return Ok(()),
-        };
+        if !changes_rows(operation) {
+            return Ok(());
+        }
+        self.document = after(self.document.take(), operation, row)?;
         self.last = Some(LastChange {
             id: row.number("id")?,
             operation: operation.to_owned(),

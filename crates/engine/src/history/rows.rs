@@ -9,14 +9,14 @@ use muniment_store::StoreError;
 
 /// One row of a batch, columns by name.
 #[derive(Clone, Copy)]
-pub(super) struct Row<'a> {
+pub(crate) struct Row<'a> {
     batch: &'a RecordBatch,
     row: usize,
 }
 
 impl<'a> Row<'a> {
     /// The rows of a batch.
-    pub(super) fn all(batch: &'a RecordBatch) -> impl Iterator<Item = Self> {
+    pub(crate) fn all(batch: &'a RecordBatch) -> impl Iterator<Item = Self> {
         (0..batch.num_rows()).map(move |row| Self { batch, row })
     }
 
@@ -25,32 +25,32 @@ impl<'a> Row<'a> {
         Ok(&**column)
     }
 
-    pub(super) fn text(self, name: &str) -> Result<Option<&'a str>> {
+    pub(crate) fn text(self, name: &str) -> Result<Option<&'a str>> {
         let column = self.column(name)?;
         let texts = column.as_string_view_opt().ok_or_else(|| damaged(format!("{name} is not text")))?;
         Ok(texts.is_valid(self.row).then(|| texts.value(self.row)))
     }
 
-    pub(super) fn some_text(self, name: &str) -> Result<Option<String>> {
+    pub(crate) fn some_text(self, name: &str) -> Result<Option<String>> {
         Ok(self.text(name)?.map(ToOwned::to_owned))
     }
 
-    pub(super) fn required(self, name: &str) -> Result<&'a str> {
+    pub(crate) fn required(self, name: &str) -> Result<&'a str> {
         self.text(name)?.ok_or_else(|| damaged(format!("a record without {name}")))
     }
 
-    pub(super) fn int(self, name: &str) -> Result<Option<i64>> {
+    pub(crate) fn int(self, name: &str) -> Result<Option<i64>> {
         let column = self.column(name)?;
         let numbers = column.as_primitive_opt::<Int64Type>().ok_or_else(|| damaged(format!("{name} is not a number")))?;
         Ok(numbers.is_valid(self.row).then(|| numbers.value(self.row)))
     }
 
-    pub(super) fn number(self, name: &str) -> Result<i64> {
+    pub(crate) fn number(self, name: &str) -> Result<i64> {
         self.int(name)?.ok_or_else(|| damaged(format!("a record without {name}")))
     }
 
     /// A time, µs UTC.
-    pub(super) fn time(self, name: &str) -> Result<i64> {
+    pub(crate) fn time(self, name: &str) -> Result<i64> {
         let column = self.column(name)?;
         let times = column.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| damaged(format!("{name} is not a time")))?;
         if times.is_null(self.row) {
@@ -59,12 +59,12 @@ impl<'a> Row<'a> {
         Ok(times.value(self.row))
     }
 
-    pub(super) fn document(self, name: &str) -> Result<Option<Document>> {
+    pub(crate) fn document(self, name: &str) -> Result<Option<Document>> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         Document::parse(text).map(Some).map_err(|error| damaged(format!("{name} is not JSON: {error}")))
     }
 }
 
-pub(super) fn damaged(what: String) -> EngineError {
+pub(crate) fn damaged(what: String) -> EngineError {
     EngineError::Store(StoreError::Damaged(what))
 }

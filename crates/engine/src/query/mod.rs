@@ -24,6 +24,9 @@ use tokio::time::{Instant, timeout_at};
 /// Stack of the thread that plans a query. Planning recurses over the statement, whose depth is limited, with large frames.
 const PLANNER_STACK_BYTES: usize = 64 << 20;
 
+/// Longest run of a query for the product's own work.
+const BULK_TIME: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// What one query may use.
 #[derive(Clone, Copy, Debug)]
 pub struct QueryLimits {
@@ -59,7 +62,21 @@ impl QueryEngine {
     /// # Errors
     /// If the tables can't be set up, which would be a defect of the schema.
     pub fn new(store: Arc<Store>, limits: QueryLimits) -> Result<Self> {
-        let session = Session::new(&store, &limits).map_err(|error| EngineError::Query(Box::new(error)))?;
+        Self::with_spilling(store, limits, false)
+    }
+
+    /// An engine over the same store for the product's own work: it may take as long and return as many rows as it needs, and sorts what doesn't fit in
+    /// memory on disk.
+    ///
+    /// # Errors
+    /// As [`QueryEngine::new`].
+    pub(crate) fn for_bulk_work(&self) -> Result<Self> {
+        let limits = QueryLimits { time: BULK_TIME, rows: u64::MAX, ..self.limits };
+        Self::with_spilling(self.store.clone(), limits, true)
+    }
+
+    fn with_spilling(store: Arc<Store>, limits: QueryLimits, spills: bool) -> Result<Self> {
+        let session = Session::new(&store, &limits, spills).map_err(|error| EngineError::Query(Box::new(error)))?;
         let running = Arc::new(Semaphore::new(4 * limits.partitions.max(1)));
         Ok(Self { store, session: Arc::new(session), limits, running })
     }

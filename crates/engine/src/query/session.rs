@@ -7,7 +7,7 @@ use datafusion::catalog::memory::{MemoryCatalogProvider, MemorySchemaProvider};
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::GreedyMemoryPool;
+use datafusion::execution::memory_pool::{FairSpillPool, GreedyMemoryPool, MemoryPool};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
@@ -33,6 +33,7 @@ pub(super) struct Session {
     state: SessionState,
     runtime: Arc<RuntimeEnv>,
     memory_bytes: usize,
+    spills: bool,
 }
 
 impl std::fmt::Debug for Session {
@@ -42,8 +43,9 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    pub(super) fn new(store: &Arc<Store>, limits: &QueryLimits) -> Result<Self, DataFusionError> {
-        let runtime = runtime(store)?;
+    /// `spills` tells whether what doesn't fit in memory may go to the system's folder for temporary files.
+    pub(super) fn new(store: &Arc<Store>, limits: &QueryLimits, spills: bool) -> Result<Self, DataFusionError> {
+        let runtime = runtime(store, spills)?;
         let state = SessionStateBuilder::new_with_default_features()
             .with_config(config(limits))
             .with_runtime_env(runtime.clone())
@@ -55,7 +57,7 @@ impl Session {
         for name in LEFT_OUT {
             context.deregister_udf(name);
         }
-        Ok(Self { store: store.clone(), state: context.state(), runtime, memory_bytes: limits.memory_bytes })
+        Ok(Self { store: store.clone(), state: context.state(), runtime, memory_bytes: limits.memory_bytes, spills })
     }
 
     /// Plans a statement and starts it, with memory of its own.
@@ -76,15 +78,18 @@ impl Session {
     }
 
     fn task(&self, state: &SessionState) -> Result<Arc<TaskContext>, DataFusionError> {
-        let pool = Arc::new(GreedyMemoryPool::new(self.memory_bytes));
+        // Operators that can spill share what there is, so that none of them starves another.
+        let pool: Arc<dyn MemoryPool> =
+            if self.spills { Arc::new(FairSpillPool::new(self.memory_bytes)) } else { Arc::new(GreedyMemoryPool::new(self.memory_bytes)) };
         let runtime = RuntimeEnvBuilder::from_runtime_env(&self.runtime).with_memory_pool(pool).build_arc()?;
         Ok(Arc::new(TaskContext::from(state).with_runtime(runtime)))
     }
 }
 
-fn runtime(store: &Arc<Store>) -> Result<Arc<RuntimeEnv>, DataFusionError> {
+fn runtime(store: &Arc<Store>, spills: bool) -> Result<Arc<RuntimeEnv>, DataFusionError> {
+    let disk = if spills { DiskManagerMode::OsTmpDirectory } else { DiskManagerMode::Disabled };
     let runtime = RuntimeEnvBuilder::new()
-        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(disk))
         .with_metadata_cache_limit(METADATA_CACHE_BYTES)
         .build_arc()?;
     runtime.register_object_store(ObjectStoreUrl::parse(OBJECTS_URL)?.as_ref(), store.objects().object_store());

@@ -2,8 +2,9 @@
 
 mod registers;
 mod rows;
+mod sources;
 
-use crate::db::{Commit, CommitDb, IdempotencyRow, Loaded, NewBatch, Replacement, StreamRow};
+use crate::db::{CaptureSourceRow, Commit, CommitDb, IdempotencyRow, Loaded, NewBatch, Replacement, StreamRow};
 use crate::error::{Result, StoreError};
 use arrow_array::RecordBatch;
 use async_trait::async_trait;
@@ -90,6 +91,7 @@ async fn create(pool: &SqlitePool, origin: &str, now: i64) -> Result<()> {
         .fetch_one(&mut *connection)
         .await
         .map_err(StoreError::database("reading the schema"))?;
+    sqlx::raw_sql(sql!("create_capture_source")).execute(&mut *connection).await.map_err(StoreError::database("creating the tables"))?;
     if existing > 0 {
         return Ok(());
     }
@@ -393,6 +395,22 @@ impl CommitDb for SqliteDb {
             .fetch_optional(&self.readers)
             .await
             .map_err(StoreError::database("reading a position"))
+    }
+
+    async fn capture_sources(&self) -> Result<Vec<CaptureSourceRow>> {
+        sources::read(&self.readers).await
+    }
+
+    async fn put_capture_source(&self, source: &CaptureSourceRow) -> Result<()> {
+        let mut connection = self.write().await?;
+        let outcome = sources::put(&mut connection, source).await;
+        settle(connection, outcome).await
+    }
+
+    async fn remove_capture_source(&self, name: &str) -> Result<()> {
+        let mut connection = self.write().await?;
+        let outcome = sources::remove(&mut connection, name).await;
+        settle(connection, outcome).await
     }
 
     async fn garbage(&self, before: i64) -> Result<Vec<String>> {

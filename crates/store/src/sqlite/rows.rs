@@ -18,6 +18,10 @@ pub(super) fn unsigned(row: &SqliteRow, column: &'static str) -> Result<u64> {
     u64::try_from(get::<i64>(row, column)?).map_err(|_| StoreError::Damaged(format!("{column} is negative")))
 }
 
+pub(super) fn signed(row: &SqliteRow, column: &'static str) -> Result<i64> {
+    get(row, column)
+}
+
 pub(super) fn text(row: &SqliteRow, column: &'static str) -> Result<String> {
     get(row, column)
 }

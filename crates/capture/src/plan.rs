@@ -1,0 +1,194 @@
+//! What attaching will do, said before it is done: what is in the way, and the statements with their reasons. Common to all ways in.
+
+use crate::error::{CaptureError, Result};
+use serde::{Deserialize, Serialize};
+use std::fmt::Write;
+
+/// Most characters of a source's name.
+const NAME_CHARS: usize = 64;
+
+/// What the audited database writes about the old row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Identity {
+    /// All columns of the old row (`REPLICA IDENTITY FULL`).
+    #[default]
+    Full,
+    /// The key only: less WAL; old values then come from the log itself.
+    Key,
+}
+
+/// Whether existing rows are recorded first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Baseline {
+    /// Only changes from now on.
+    None,
+    /// Every row that is there, as a SNAPSHOT record.
+    #[default]
+    Initial,
+}
+
+/// How a change is attributed if the application says nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fallback {
+    /// By looking at the server's sessions: costs the application nothing, and may miss a short one.
+    #[default]
+    Activity,
+    /// By a statement trigger that names the session in the transaction: certain, and costs something at each statement.
+    Trigger,
+}
+
+/// What gives way if nobody reads the changes for long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenFull {
+    /// The audit: the server drops changes that were not read, and the gap is recorded.
+    LoseAudit,
+    /// The audited database: it keeps them until its disk is full.
+    StopDatabase,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AttachOptions {
+    /// Name of the source; by default the way in and the database: `pg:app`.
+    pub name: Option<String>,
+    /// Patterns of tables: `case.hoso`, `identity.*`, `*.*`.
+    pub tables: Vec<String>,
+    /// Columns that never leave the source: `identity.users.password`. The table may be a pattern.
+    pub exclude_columns: Vec<String>,
+    /// Columns whose values are replaced by `***` before they are stored.
+    pub mask_columns: Vec<String>,
+    /// Values of `application_name` whose changes without context are no findings.
+    pub known_applications: Vec<String>,
+    /// What is written about old rows.
+    pub identity: Identity,
+    /// Whether existing rows are recorded.
+    pub snapshot: Baseline,
+    /// Attribution of changes without context.
+    pub attribution: Fallback,
+    /// Most bytes of changes that the server keeps for a reader; sets `max_slot_wal_keep_size` for the whole server.
+    pub max_slot_wal_keep: Option<u64>,
+    /// What gives way beyond that.
+    pub when_full: Option<WhenFull>,
+}
+
+/// How grave a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Good to know.
+    Note,
+    /// Something will not be captured, or may harm the database later.
+    Warning,
+    /// Attaching is refused until this is changed.
+    Refusal,
+}
+
+/// Something that was found while looking at the database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanFinding {
+    /// How grave it is.
+    pub level: Level,
+    /// What it is about: a table, a setting, a privilege.
+    pub subject: String,
+    /// What it means and what can be done.
+    pub text: String,
+}
+
+/// A statement to be run in the audited database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statement {
+    /// The SQL, without the semicolon at its end.
+    pub sql: String,
+    /// Why it is needed.
+    pub why: String,
+}
+
+impl Statement {
+    /// A statement with its reason.
+    pub fn new(sql: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { sql: sql.into(), why: why.into() }
+    }
+}
+
+/// All that attaching or detaching will do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Name of the source.
+    pub name: String,
+    /// What was found.
+    pub findings: Vec<PlanFinding>,
+    /// Statements of one transaction: all or none.
+    pub transaction: Vec<Statement>,
+    /// Statements after it, which can't be part of a transaction.
+    pub after: Vec<Statement>,
+    /// Tables concerned, with their schema.
+    pub tables: Vec<String>,
+}
+
+impl Plan {
+    /// An empty plan for a source.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+
+    /// Adds a finding.
+    pub fn find(&mut self, level: Level, subject: impl Into<String>, text: impl Into<String>) {
+        self.findings.push(PlanFinding { level, subject: subject.into(), text: text.into() });
+    }
+
+    /// Refuses a plan with something in the way.
+    ///
+    /// # Errors
+    /// [`CaptureError::Refused`] with all refusals.
+    pub fn permitted(&self) -> Result<()> {
+        let refusals: Vec<String> = self
+            .findings
+            .iter()
+            .filter(|finding| finding.level == Level::Refusal)
+            .map(|finding| format!("{}: {}", finding.subject, finding.text))
+            .collect();
+        if refusals.is_empty() { Ok(()) } else { Err(CaptureError::Refused(refusals.join("\n"))) }
+    }
+
+    /// The statements as a script that can be reviewed and run by hand, each with its reason.
+    pub fn script(&self) -> String {
+        let mut text = String::new();
+        if !self.transaction.is_empty() {
+            text.push_str("BEGIN;\n");
+            self.transaction.iter().for_each(|statement| write_statement(statement, &mut text));
+            text.push_str("\nCOMMIT;\n");
+        }
+        self.after.iter().for_each(|statement| write_statement(statement, &mut text));
+        text
+    }
+}
+
+fn write_statement(statement: &Statement, text: &mut String) {
+    let why = statement.why.lines().map(|line| format!("-- {line}\n")).collect::<String>();
+    let _ = write!(text, "\n{why}{};\n", statement.sql.trim_end().trim_end_matches(';'));
+}
+
+/// Checks the name of a source: 1 to 64 of `a-z`, `0-9`, `_`, `:`, `.` and `-`.
+///
+/// # Errors
+/// [`CaptureError::Refused`] if it is another.
+pub fn check_name(name: &str) -> Result<()> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_:.-".contains(c);
+    if (1..=NAME_CHARS).contains(&name.len()) && name.chars().all(allowed) {
+        return Ok(());
+    }
+    Err(CaptureError::Refused(format!(
+        "{name:?} is no name of a source: 1 to {NAME_CHARS} of a-z, 0-9, _ : . and - are allowed; choose one with --name"
+    )))
+}
+
+/// A name of a source made from a database's: other characters become `_`.
+pub fn default_name(prefix: &str, database: &str) -> String {
+    let clean = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() || "_.-".contains(c) { c } else { '_' };
+    format!("{prefix}:{}", database.to_lowercase().chars().map(clean).take(NAME_CHARS - 16).collect::<String>())
+}

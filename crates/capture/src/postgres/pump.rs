@@ -1,0 +1,319 @@
+//! The task that reads the stream: events in, batches out. It runs ahead of whoever stores the batches by two of them at most; then it waits, and so does
+//! the server.
+
+use crate::error::{CaptureError, Result};
+use crate::postgres::activity::{Activity, Sighting};
+use crate::postgres::pgoutput::{Message, decode};
+use crate::postgres::position::Position;
+use crate::postgres::relations::Relations;
+use crate::postgres::side::Side;
+use crate::postgres::stream::{Limits, Shared};
+use crate::postgres::transaction::{Lines, Scratch, Transaction};
+use crate::postgres::unattributed::Quota;
+use crate::source::Batch;
+use pgwire_replication::{Lsn, ReplicationClient, ReplicationEvent};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+/// PostgreSQL counts time from 2000-01-01: µs since 1970.
+const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
+/// How often an idle source looks whether it has been idle for long.
+const IDLE_CHECK: Duration = Duration::from_millis(500);
+
+/// Everything the task works with.
+pub(super) struct Pump {
+    pub source: String,
+    pub timeline: u32,
+    pub known_applications: Vec<String>,
+    pub limits: Limits,
+    /// How often an idle source's position moves.
+    pub idle: Duration,
+    pub heartbeat: Option<Duration>,
+    pub client: ReplicationClient,
+    pub relations: Relations,
+    pub side: Side,
+    pub activity: Option<Activity>,
+    pub quota: Quota,
+    pub out: mpsc::Sender<Result<Batch>>,
+    pub confirmed: watch::Receiver<u64>,
+    pub shared: Arc<Shared>,
+    /// Changes up to here have been handed out before.
+    pub after: Position,
+}
+
+/// What changes from event to event.
+struct State {
+    transaction: Option<Transaction>,
+    scratch: Scratch,
+    lines: Lines,
+    /// Position of everything handed out or in `lines`.
+    position: Position,
+    /// When `lines` got its first record.
+    since: Option<Instant>,
+    /// Position of the last batch handed out, and when.
+    handed_out: Position,
+    handed_out_at: Instant,
+    /// When a transaction last ended, or a heartbeat was written.
+    moved_at: Instant,
+    /// Where the server is, as far as nothing of ours comes before.
+    server_at: u64,
+    /// The transaction holds a heartbeat.
+    heartbeat: bool,
+    /// The server wants to know how far we are: it may be shutting down.
+    asked: bool,
+}
+
+/// What the task wakes up for. `false`: the other side has gone.
+enum Happened {
+    Confirmed(bool),
+    Event(Option<ReplicationEvent>),
+    Room(bool),
+    Nothing,
+}
+
+impl Pump {
+    /// Reads until the stream ends, the receiver of batches goes, or something fails, which is handed out as the last thing.
+    pub async fn run(mut self) {
+        if let Err(error) = self.pump().await {
+            // Nobody may be there to hear it.
+            let _ = self.out.send(Err(error)).await;
+        }
+    }
+
+    async fn pump(&mut self) -> Result<()> {
+        let now = Instant::now();
+        let mut state = State {
+            transaction: None,
+            scratch: Scratch::default(),
+            lines: Lines::default(),
+            position: self.after,
+            since: None,
+            handed_out: self.after,
+            handed_out_at: now,
+            moved_at: now,
+            server_at: 0,
+            asked: false,
+            heartbeat: false,
+        };
+        loop {
+            let due = state.since.map(|since| since + self.limits.delay);
+            let overdue = due.is_some_and(|due| due <= Instant::now());
+            if state.lines.records >= self.limits.records || state.lines.changes.len() >= self.limits.bytes {
+                self.hand_out(&mut state).await?;
+                continue;
+            }
+            if overdue && self.out.capacity() > 0 {
+                self.hand_out(&mut state).await?;
+                continue;
+            }
+            let wake = due.filter(|_| !overdue).unwrap_or_else(|| Instant::now() + IDLE_CHECK);
+            let happened = tokio::select! {
+                biased;
+                changed = self.confirmed.changed() => Happened::Confirmed(changed.is_ok()),
+                event = self.client.recv() => Happened::Event(event?),
+                room = self.out.reserve(), if overdue => Happened::Room(room.is_ok()),
+                () = sleep_until(wake) => Happened::Nothing,
+            };
+            match happened {
+                Happened::Confirmed(true) => self.confirm(),
+                Happened::Event(Some(event)) => self.event(event, &mut state).await?,
+                Happened::Event(None) => return Err(CaptureError::Malformed("the server ended the replication stream".into())),
+                Happened::Room(true) => {}
+                Happened::Nothing => self.idle(&mut state).await?,
+                Happened::Confirmed(false) | Happened::Room(false) => return Ok(()),
+            }
+        }
+    }
+
+    fn confirm(&mut self) {
+        let lsn = *self.confirmed.borrow_and_update();
+        self.client.update_applied_lsn(Lsn::from_u64(lsn));
+    }
+
+    /// Hands out what there is, or just the position.
+    async fn hand_out(&mut self, state: &mut State) -> Result<()> {
+        let lines = std::mem::take(&mut state.lines);
+        let batch =
+            Batch { changes: lines.changes, records: lines.records, findings: lines.findings, position: state.position.to_string() };
+        loop {
+            tokio::select! {
+                permit = self.out.reserve() => {
+                    if let Ok(permit) = permit {
+                        permit.send(Ok(batch));
+                    }
+                    break;
+                }
+                changed = self.confirmed.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    let lsn = *self.confirmed.borrow_and_update();
+                    self.client.update_applied_lsn(Lsn::from_u64(lsn));
+                }
+            }
+        }
+        state.since = None;
+        state.asked = false;
+        state.handed_out = state.position;
+        state.handed_out_at = Instant::now();
+        Ok(())
+    }
+
+    async fn event(&mut self, event: ReplicationEvent, state: &mut State) -> Result<()> {
+        match event {
+            ReplicationEvent::Begin { final_lsn, xid, commit_time_micros } => {
+                let commit_lsn = final_lsn.as_u64();
+                let skip = match self.after.ordinal {
+                    Some(ordinal) if commit_lsn == self.after.lsn => Some(ordinal),
+                    _ if commit_lsn < self.after.lsn => Some(u64::MAX),
+                    _ => None,
+                };
+                let time = commit_time_micros.saturating_add(POSTGRES_EPOCH);
+                state.transaction = Some(Transaction::new(&self.source, self.timeline, xid, commit_lsn, time, skip));
+            }
+            ReplicationEvent::Commit { end_lsn, commit_time_micros, .. } => {
+                let end = end_lsn.as_u64();
+                state.moved_at = Instant::now();
+                self.shared.committed(end, commit_time_micros.saturating_add(POSTGRES_EPOCH));
+                let Some(transaction) = state.transaction.take() else { return Ok(()) };
+                if end > state.position.lsn || state.position.ordinal.is_some() {
+                    transaction.finish(&mut self.quota, &mut state.lines);
+                    state.position = Position::between(self.timeline, end);
+                }
+                // Findings are stored under their batch's position, so that position must be that of the transaction they are about.
+                // Somebody who wrote a heartbeat waits for the position to come past it.
+                if !state.lines.findings.is_empty() || std::mem::take(&mut state.heartbeat) {
+                    self.hand_out(state).await?;
+                }
+            }
+            ReplicationEvent::XLogData { data, .. } => self.message(&data, state).await?,
+            ReplicationEvent::Message { transactional: true, prefix, content, .. } => self.said(&prefix, &content, state).await,
+            ReplicationEvent::KeepAlive { wal_end, reply_requested, .. } => {
+                let at = wal_end.as_u64();
+                self.shared.seen(at);
+                if state.transaction.is_none() {
+                    state.server_at = state.server_at.max(at);
+                    state.asked |= reply_requested;
+                    if state.asked {
+                        self.move_on(state).await?;
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Hands out a position that moved without changes.
+    async fn move_on(&mut self, state: &mut State) -> Result<()> {
+        if state.transaction.is_some() || state.lines.records > 0 {
+            return Ok(());
+        }
+        if state.server_at > state.position.lsn {
+            state.position = Position::between(self.timeline, state.server_at);
+        }
+        if state.position != state.handed_out {
+            self.hand_out(state).await?;
+        }
+        Ok(())
+    }
+
+    async fn idle(&mut self, state: &mut State) -> Result<()> {
+        if state.transaction.is_some() || state.lines.records > 0 {
+            return Ok(());
+        }
+        if state.handed_out_at.elapsed() >= self.idle {
+            self.move_on(state).await?;
+        }
+        if self.heartbeat.is_some_and(|every| state.moved_at.elapsed() >= every) {
+            state.moved_at = Instant::now();
+            if let Err(error) = self.side.heartbeat().await {
+                tracing::warn!(source = %self.source, error = &error as &dyn std::error::Error, "no heartbeat could be written");
+            }
+        }
+        Ok(())
+    }
+
+    /// A logical message in the transaction.
+    async fn said(&mut self, prefix: &str, content: &[u8], state: &mut State) {
+        state.heartbeat |= prefix == "muniment.heartbeat";
+        if !matches!(prefix, "muniment.context" | "muniment.session" | "muniment.ddl") {
+            return;
+        }
+        let Some(transaction) = &mut state.transaction else { return };
+        match prefix {
+            "muniment.context" => transaction.speaker.hear_context(content),
+            "muniment.session" => transaction.speaker.hear_session(content),
+            _ => {
+                let rewritten = transaction.ddl(content, &self.known_applications, &mut state.lines);
+                rewritten.into_iter().for_each(|table| self.shared.rewritten(table));
+                self.written(state);
+                return;
+            }
+        }
+        transaction.speaker_changed();
+    }
+
+    /// Looks for the session behind the transaction, if it has named nobody and nobody has looked yet.
+    async fn seek_session(&mut self, state: &mut State) {
+        let Some(transaction) = &mut state.transaction else { return };
+        let Some(activity) = &mut self.activity else { return };
+        if transaction.session_sought || !transaction.speaker.wants_session() {
+            return;
+        }
+        transaction.session_sought = true;
+        match activity.identify(transaction.xid, transaction.commit_time).await {
+            Sighting::Certain(session) => transaction.speaker.set_session(session),
+            Sighting::Likely(session) => transaction.speaker.set_probable(session),
+            Sighting::Unknown => {}
+        }
+        transaction.speaker_changed();
+    }
+
+    async fn message(&mut self, data: &[u8], state: &mut State) -> Result<()> {
+        match decode(data)? {
+            Message::Relation(relation) => {
+                let primary_key = self.side.primary_key(relation.oid).await?;
+                self.relations.note_table(relation, &primary_key);
+                return Ok(());
+            }
+            Message::Type(oid, base) => {
+                self.relations.note_type(oid, &base);
+                return Ok(());
+            }
+            Message::Other => return Ok(()),
+            change => {
+                self.seek_session(state).await;
+                self.change(&change, state)?;
+            }
+        }
+        self.written(state);
+        Ok(())
+    }
+
+    fn change(&mut self, change: &Message<'_>, state: &mut State) -> Result<()> {
+        let State { transaction, scratch, lines, .. } = state;
+        let outside = || CaptureError::Malformed("a change outside of a transaction".into());
+        let transaction = transaction.as_mut().ok_or_else(outside)?;
+        let known = &self.known_applications;
+        match change {
+            Message::Insert(oid, new) => transaction.insert(self.relations.table(*oid)?, *new, known, scratch, lines),
+            Message::Update(oid, old, new) => transaction.update(self.relations.table(*oid)?, *old, *new, known, scratch, lines),
+            Message::Delete(oid, old) => transaction.delete(self.relations.table(*oid)?, *old, known, scratch, lines),
+            Message::Truncate(truncate) => transaction.truncate(&self.relations, truncate, known, lines),
+            Message::Relation(_) | Message::Type(..) | Message::Other => Ok(()),
+        }
+    }
+
+    /// Moves the position to the last change written.
+    fn written(&mut self, state: &mut State) {
+        let Some(transaction) = &state.transaction else { return };
+        if state.lines.records == 0 {
+            return;
+        }
+        state.position = Position { timeline: self.timeline, lsn: transaction.commit_lsn, ordinal: transaction.last_ordinal() };
+        state.since.get_or_insert_with(Instant::now);
+    }
+}

@@ -1,0 +1,93 @@
+-- Notes a table whose rows are about to be rewritten, for the report at the end of the command: the log gets no row events of it.
+CREATE OR REPLACE FUNCTION muniment.on_rewrite() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM set_config('muniment.rewritten', concat_ws(',', nullif(current_setting('muniment.rewritten', true), ''), pg_event_trigger_table_rewrite_oid()::text), true);
+END
+$$;
+
+-- The name under which a table's changes are published: its own, or that of the parent it comes with.
+CREATE OR REPLACE FUNCTION muniment.published_name(relation oid) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT p.schema_name || '.' || p.table_name
+    FROM (SELECT relation AS oid, 0 AS level UNION ALL SELECT a.relid, 1 FROM pg_partition_ancestors(relation) a) up
+    JOIN muniment.attached p ON p.relation = up.oid AND p.published
+    ORDER BY up.level DESC LIMIT 1
+$$;
+
+-- Writes what happened to tables into the log of changes, in the transaction that did it.
+CREATE OR REPLACE FUNCTION muniment.report_ddl(tag text, tables text[], rewritten text[], dropped text[]) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pg_logical_emit_message(true, 'muniment.ddl', json_build_object('tag', tag, 'statement', left(current_query(), 4000), 'user', session_user,
+        'application', current_setting('application_name'), 'address', host(inet_client_addr()),
+        'tables', coalesce(to_json(tables), '[]'), 'rewritten', coalesce(to_json(rewritten), '[]'), 'dropped', coalesce(to_json(dropped), '[]'))::text)
+$$;
+
+-- After CREATE and ALTER: takes in what is new, asks for a new baseline of what was rewritten, and reports. Capture never makes the application's DDL fail:
+-- what goes wrong here is a warning, and Muniment looks again by itself.
+CREATE OR REPLACE FUNCTION muniment.on_ddl() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    touched oid[];
+    rewritten oid[];
+    source_name text;
+BEGIN
+    IF coalesce(current_setting('muniment.at_work', true), '') <> '' THEN
+        RETURN;
+    END IF;
+    SELECT array_agg(DISTINCT c.oid) INTO touched
+    FROM pg_event_trigger_ddl_commands() d
+    JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+    JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname <> 'muniment';
+    IF touched IS NULL THEN
+        RETURN;
+    END IF;
+    rewritten := string_to_array(nullif(current_setting('muniment.rewritten', true), ''), ',')::oid[];
+    PERFORM set_config('muniment.rewritten', '', true);
+    FOR source_name IN SELECT name FROM muniment.source LOOP
+        PERFORM muniment.refresh(source_name);
+    END LOOP;
+    UPDATE muniment.attached a SET baseline = nextval('muniment.baseline')
+    FROM muniment.source s
+    WHERE s.name = a.source AND s.baseline AND a.relation = ANY (rewritten);
+    UPDATE muniment.attached a SET schema_name = n.nspname, table_name = c.relname
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = a.relation AND a.relation = ANY (touched) AND (a.schema_name, a.table_name) IS DISTINCT FROM (n.nspname::text, c.relname::text);
+    touched := touched || rewritten;
+    IF EXISTS (SELECT FROM unnest(touched) t (oid) WHERE muniment.published_name(t.oid) IS NOT NULL) THEN
+        PERFORM muniment.report_ddl(tg_tag,
+            (SELECT array_agg(DISTINCT name) FROM unnest(touched) t (oid), muniment.published_name(t.oid) name WHERE name IS NOT NULL),
+            (SELECT array_agg(DISTINCT name) FROM unnest(rewritten) t (oid), muniment.published_name(t.oid) name WHERE name IS NOT NULL), NULL);
+    END IF;
+EXCEPTION WHEN OTHERS THEN
+    RAISE WARNING 'muniment: % could not be taken in: %', tg_tag, SQLERRM;
+END
+$$;
+
+-- After DROP, also of a schema or by CASCADE.
+CREATE OR REPLACE FUNCTION muniment.on_drop() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    gone text[];
+BEGIN
+    IF to_regclass('muniment.attached') IS NULL OR coalesce(current_setting('muniment.at_work', true), '') <> '' THEN
+        RETURN;
+    END IF;
+    WITH forgotten AS (
+        DELETE FROM muniment.attached a USING pg_event_trigger_dropped_objects() d
+        WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0 AND d.objid = a.relation
+        RETURNING a.schema_name || '.' || a.table_name AS name
+    )
+    SELECT array_agg(DISTINCT name) INTO gone FROM forgotten;
+    IF gone IS NOT NULL THEN
+        PERFORM muniment.report_ddl(tg_tag, gone, NULL, gone);
+    END IF;
+EXCEPTION WHEN OTHERS THEN
+    RAISE WARNING 'muniment: % could not be reported: %', tg_tag, SQLERRM;
+END
+$$

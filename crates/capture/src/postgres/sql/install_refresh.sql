@@ -1,0 +1,62 @@
+-- Brings publication, replica identities and statement triggers in line with a source's patterns: new tables and partitions are taken in, and new columns of tables of
+-- which some columns are excluded. Returns the tables that were taken in. Run by the event trigger, and by Muniment where there is none.
+CREATE OR REPLACE FUNCTION muniment.refresh(source_name text) RETURNS text[]
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    s muniment.source;
+    m record;
+    visible text;
+    taken text[] := '{}';
+BEGIN
+    SELECT * INTO STRICT s FROM muniment.source WHERE name = source_name;
+    -- What this does to tables is not reported as the application's DDL.
+    PERFORM set_config('muniment.at_work', 'yes', true);
+    DELETE FROM muniment.attached a WHERE a.source = s.name AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = a.relation);
+    FOR m IN
+        SELECT members.*, a.relation IS NULL AS fresh, a.published AS was_published
+        FROM muniment.members(s.name) members LEFT JOIN muniment.attached a ON a.source = s.name AND a.relation = members.relation
+        WHERE a.relation IS NULL OR a.published <> members.published
+        ORDER BY members.relation
+    LOOP
+        visible := muniment.visible_columns(s.name, m.relation, m.root);
+        INSERT INTO muniment.attached AS a (source, relation, schema_name, table_name, published, former_identity, former_index, baseline)
+        SELECT s.name, m.relation, m.schema_name, m.table_name, m.published, coalesce(o.former_identity, m.identity),
+            coalesce(o.former_index, (SELECT i.indexrelid::regclass::text FROM pg_index i WHERE i.indrelid = m.relation AND i.indisreplident)),
+            CASE WHEN s.baseline THEN nextval('muniment.baseline') END
+        FROM (SELECT) AS one LEFT JOIN LATERAL
+            (SELECT f.former_identity, f.former_index FROM muniment.attached f WHERE f.relation = m.relation ORDER BY f.source LIMIT 1) o ON true
+        ON CONFLICT (source, relation) DO UPDATE SET published = excluded.published,
+            schema_name = excluded.schema_name, table_name = excluded.table_name, baseline = excluded.baseline;
+        IF m.identity = 'n' OR (m.identity = 'd' AND (s.identity = 'full' OR NOT m.has_key) AND visible IS NULL) THEN
+            EXECUTE format('ALTER TABLE %I.%I REPLICA IDENTITY %s', m.schema_name, m.table_name,
+                CASE WHEN m.has_key AND (s.identity = 'key' OR visible IS NOT NULL) THEN 'DEFAULT' ELSE 'FULL' END);
+        END IF;
+        IF s.attribution = 'trigger' AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = m.relation AND tgname = 'muniment_session') THEN
+            EXECUTE format('CREATE TRIGGER muniment_session BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %I.%I FOR EACH STATEMENT '
+                'EXECUTE FUNCTION muniment.name_session()', m.schema_name, m.table_name);
+        END IF;
+        IF m.published AND NOT coalesce(m.was_published, false) THEN
+            EXECUTE format('ALTER PUBLICATION %I ADD TABLE %I.%I %s', s.publication, m.schema_name, m.table_name, coalesce(visible, ''));
+        END IF;
+        IF m.fresh AND m.published THEN
+            taken := taken || (m.schema_name || '.' || m.table_name);
+        END IF;
+    END LOOP;
+    FOR m IN
+        SELECT a.relation, a.schema_name, a.table_name, v.visible
+        FROM muniment.attached a
+        CROSS JOIN LATERAL (SELECT muniment.visible_columns(s.name, a.relation, a.relation) AS visible) v
+        JOIN pg_publication p ON p.pubname = s.publication
+        LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = a.relation
+        WHERE a.source = s.name AND a.published AND v.visible IS NOT NULL AND v.visible IS DISTINCT FROM (
+            SELECT '(' || string_agg(quote_ident(c.attname), ', ' ORDER BY c.attnum) || ')'
+            FROM pg_attribute c WHERE c.attrelid = a.relation AND c.attnum = ANY (r.prattrs))
+    LOOP
+        EXECUTE format('ALTER PUBLICATION %I DROP TABLE %I.%I', s.publication, m.schema_name, m.table_name);
+        EXECUTE format('ALTER PUBLICATION %I ADD TABLE %I.%I %s', s.publication, m.schema_name, m.table_name, m.visible);
+    END LOOP;
+    PERFORM set_config('muniment.at_work', '', true);
+    RETURN taken;
+END
+$$

@@ -1,0 +1,35 @@
+-- What Muniment has set up here: one row for each source that reads this database. Patterns are those of LIKE.
+CREATE TABLE IF NOT EXISTS muniment.source (
+    name             text PRIMARY KEY,
+    publication      text NOT NULL,
+    slot             text NOT NULL,
+    identity         text NOT NULL CHECK (identity IN ('full', 'key')),
+    attribution      text NOT NULL CHECK (attribution IN ('activity', 'trigger')),
+    baseline         boolean NOT NULL,
+    schemas          text[] NOT NULL,
+    tables           text[] NOT NULL,
+    excluded_schemas text[] NOT NULL,
+    excluded_tables  text[] NOT NULL,
+    excluded_columns text[] NOT NULL,
+    attached_at      timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE SEQUENCE IF NOT EXISTS muniment.baseline;
+
+-- One row for each table and partition that a source has. `published` is false for partitions, which come with their root.
+-- A baseline is due while baseline_done differs from baseline.
+CREATE TABLE IF NOT EXISTS muniment.attached (
+    source          text NOT NULL REFERENCES muniment.source (name) ON DELETE CASCADE,
+    relation        oid NOT NULL,
+    schema_name     text NOT NULL,
+    table_name      text NOT NULL,
+    published       boolean NOT NULL,
+    former_identity "char" NOT NULL,
+    former_index    text,
+    baseline        bigint,
+    baseline_done   bigint,
+    PRIMARY KEY (source, relation)
+);
+
+REVOKE ALL ON muniment.source, muniment.attached FROM PUBLIC;
+REVOKE ALL ON SEQUENCE muniment.baseline FROM PUBLIC

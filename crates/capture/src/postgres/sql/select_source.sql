@@ -1,0 +1,1 @@
+SELECT identity, attribution, baseline FROM muniment.source WHERE name = $1

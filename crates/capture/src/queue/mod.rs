@@ -1,0 +1,6 @@
+//! Capture without replication: triggers write changed rows to a queue within the audited database, in the transaction that changes them, and Muniment reads it.
+
+pub mod postgres;
+mod speaker;
+pub mod sqlite;
+pub mod sqlserver;

@@ -1,0 +1,259 @@
+//! Rows of the queue, turned into lines of `sys_audit_log` and findings.
+
+use super::image::{Image, Shape};
+use crate::change::{LineHead, LineTail, Operation};
+use crate::error::{CaptureError, Result};
+use crate::finding::{Finding, FindingKind};
+use crate::queue::speaker::{Session, Unattributed, who};
+use crate::source::Batch;
+use serde::Deserialize;
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+use std::collections::HashMap;
+
+/// A row of the queue.
+#[derive(Clone, Debug, Default)]
+pub(super) struct QueueRow {
+    pub last_id: i64,
+    pub id: i64,
+    pub transaction: String,
+    pub at: i64,
+    pub table: String,
+    pub operation: String,
+    pub old: Option<String>,
+    pub new: Option<String>,
+    pub masked: Vec<String>,
+    pub context: Option<String>,
+    pub session: Session,
+    pub is_dead: bool,
+    pub last_error: Option<String>,
+}
+
+impl QueueRow {
+    pub fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            last_id: row.try_get("last_id")?,
+            id: row.try_get("id")?,
+            transaction: row.try_get("transaction_id")?,
+            at: row.try_get("queued_at")?,
+            table: row.try_get("table_name")?,
+            operation: row.try_get("operation")?,
+            old: row.try_get("old_row")?,
+            new: row.try_get("new_row")?,
+            masked: row.try_get::<Option<Vec<String>>, _>("masked_changes")?.unwrap_or_default(),
+            context: row.try_get("context")?,
+            session: Session {
+                user: row.try_get("session_user_name")?,
+                application: row.try_get("application_name")?,
+                address: row.try_get("client_address")?,
+            },
+            is_dead: row.try_get("is_dead")?,
+            last_error: row.try_get("last_error")?,
+        })
+    }
+
+    /// Bytes that it takes in memory, roughly.
+    pub fn size(&self) -> usize {
+        [&self.old, &self.new, &self.context].into_iter().flatten().map(String::len).sum::<usize>() + 256
+    }
+}
+
+/// What a DDL event trigger notes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Ddl {
+    tag: String,
+    statement: Option<String>,
+    rewritten: bool,
+}
+
+/// A batch under construction.
+pub(super) struct Lines<'a> {
+    source: &'a str,
+    known_applications: &'a [String],
+    shapes: &'a HashMap<String, Shape>,
+    batch: Batch,
+    unattributed: Unattributed,
+    /// The transaction that the batch before has told of already, if it goes on here.
+    told: Option<String>,
+    tail: Option<(QueueRow, LineTail)>,
+    last_at: i64,
+}
+
+impl<'a> Lines<'a> {
+    pub fn new(source: &'a str, known_applications: &'a [String], shapes: &'a HashMap<String, Shape>, told: Option<String>) -> Self {
+        let (batch, unattributed) = (Batch::default(), Unattributed::default());
+        Self { source, known_applications, shapes, batch, unattributed, told, tail: None, last_at: 0 }
+    }
+
+    /// Adds a row. If it can't be recorded, nothing of it is added.
+    pub fn add(&mut self, row: &QueueRow) -> Result<()> {
+        self.last_at = row.at;
+        if row.is_dead {
+            self.bury(row);
+            return Ok(());
+        }
+        let before = self.batch.changes.len();
+        let added = self.write(row);
+        if added.is_err() {
+            self.batch.changes.truncate(before);
+        }
+        self.batch.records += added?;
+        Ok(())
+    }
+
+    pub fn finish(mut self) -> Batch {
+        self.unattributed.finish(self.source, self.last_at, &mut self.batch.findings);
+        self.batch
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.batch.changes.len()
+    }
+
+    fn bury(&mut self, row: &QueueRow) {
+        let reason = format!(
+            "change {} of transaction {} could not be recorded and is kept as a dead letter: {}",
+            row.id,
+            row.transaction,
+            row.last_error.as_deref().unwrap_or_default()
+        );
+        self.finding(FindingKind::CaptureGap, row, &reason);
+    }
+
+    fn finding(&mut self, kind: FindingKind, row: &QueueRow, reason: &str) {
+        let finding = Finding {
+            kind,
+            username: row.session.user.as_deref(),
+            ip_address: row.session.address.as_deref(),
+            user_agent: row.session.application.as_deref(),
+            resource: &row.table,
+            reason,
+            at: Some(row.at),
+        };
+        finding.write(&mut self.batch.findings);
+    }
+
+    /// The end of the row's lines; mostly that of the row before.
+    fn tail(&mut self, row: &QueueRow) -> LineTail {
+        if let Some((former, tail)) = &self.tail
+            && former.transaction == row.transaction
+            && former.at == row.at
+            && former.context == row.context
+            && former.session == row.session
+        {
+            return tail.clone();
+        }
+        let who = who(row.context.as_deref(), &row.session);
+        let transaction = format!("{}:{}@{}", self.source, row.transaction, row.last_id);
+        let tail = LineTail::new(&who.context, who.attribution, row.at, Some(&transaction));
+        let brief = QueueRow { old: None, new: None, ..row.clone() };
+        self.tail = Some((brief, tail.clone()));
+        tail
+    }
+
+    fn note(&mut self, row: &QueueRow) {
+        let who = who(row.context.as_deref(), &row.session);
+        let named =
+            who.context.user_id.is_some() || (who.context.user_name.is_some() && who.attribution == crate::Attribution::Application);
+        let known = row.session.application.as_ref().is_some_and(|application| self.known_applications.contains(application));
+        if named || (known && who.malformed.is_none()) || self.told.as_ref() == Some(&row.transaction) {
+            return;
+        }
+        self.unattributed.note(&row.transaction, &row.table, row.at, &row.session, who.malformed, &mut self.batch.findings);
+    }
+
+    fn write(&mut self, row: &QueueRow) -> Result<usize> {
+        let operation = match row.operation.as_str() {
+            "INSERT" => Operation::Insert,
+            "UPDATE" => Operation::Update,
+            "DELETE" => Operation::Delete,
+            "TRUNCATE" => Operation::Truncate,
+            "DDL" => Operation::Ddl,
+            other => return Err(CaptureError::Malformed(format!("{other:?} is no operation"))),
+        };
+        let records = match operation {
+            Operation::Ddl => self.write_ddl(row)?,
+            Operation::Truncate => self.line(row, LineParts { operation, key: "*", old: None, new: None, details: None, ordinal: 0 }),
+            _ => self.write_row(row, operation)?,
+        };
+        self.note(row);
+        Ok(records)
+    }
+
+    fn write_ddl(&mut self, row: &QueueRow) -> Result<usize> {
+        let ddl: Ddl = serde_json::from_str(row.new.as_deref().unwrap_or("{}"))
+            .map_err(|error| CaptureError::Malformed(format!("a note of DDL is not valid: {error}")))?;
+        let details = ddl.statement.as_deref().unwrap_or(&ddl.tag);
+        let records =
+            self.line(row, LineParts { operation: Operation::Ddl, key: "*", old: None, new: None, details: Some(details), ordinal: 0 });
+        if ddl.rewritten {
+            let reason = format!("transaction {} rewrote the table's rows without row changes; it needs a new baseline", row.transaction);
+            self.finding(FindingKind::CaptureBypassed, row, &reason);
+        }
+        Ok(records)
+    }
+
+    fn write_row(&mut self, row: &QueueRow, operation: Operation) -> Result<usize> {
+        let unknown = Shape::default();
+        let shape = self.shapes.get(&row.table).unwrap_or(&unknown);
+        let parse = |text: &Option<String>| text.as_deref().map(|text| Image::parse(shape, text)).transpose();
+        let (old, new) = (parse(&row.old)?, parse(&row.new)?);
+        let written = |image: &Image| {
+            let mut out = Vec::new();
+            image.write(&mut out);
+            out
+        };
+        let (old_json, new_json) = (old.as_ref().map(written), new.as_ref().map(written));
+        let (old_json, new_json) = (old_json.as_deref(), new_json.as_deref());
+        match (operation, &old, &new) {
+            (Operation::Update, Some(old), Some(new)) => {
+                let (old_key, new_key) = (old.key(&shape.key), new.key(&shape.key));
+                let details = old.changed(new, &row.masked);
+                if old_key == new_key {
+                    let details = Some(details.as_str()).filter(|details| !details.is_empty());
+                    return Ok(self.line(row, LineParts { operation, key: &new_key, old: old_json, new: new_json, details, ordinal: 0 }));
+                }
+                let to = format!("key changed to {new_key}");
+                self.line(
+                    row,
+                    LineParts { operation: Operation::Delete, key: &old_key, old: old_json, new: None, details: Some(&to), ordinal: 0 },
+                );
+                let from = format!("key changed from {old_key}; {details}");
+                self.line(
+                    row,
+                    LineParts { operation: Operation::Insert, key: &new_key, old: None, new: new_json, details: Some(&from), ordinal: 1 },
+                );
+                Ok(2)
+            }
+            (Operation::Insert, None, Some(image)) | (Operation::Delete, Some(image), None) => {
+                let key = image.key(&shape.key);
+                Ok(self.line(row, LineParts { operation, key: &key, old: old_json, new: new_json, details: None, ordinal: 0 }))
+            }
+            _ => Err(CaptureError::Malformed(format!("an {} without its images", operation.as_str()))),
+        }
+    }
+
+    fn line(&mut self, row: &QueueRow, parts: LineParts<'_>) -> usize {
+        let tail = self.tail(row);
+        let position = match parts.ordinal {
+            0 => format!("{}:{}", self.source, row.id),
+            ordinal => format!("{}:{}.{ordinal}", self.source, row.id),
+        };
+        let LineParts { operation, key, old, new, details, .. } = parts;
+        let head = LineHead { table: &row.table, operation, key, old, new, details, position: Some(&position) };
+        head.write(&tail, &mut self.batch.changes);
+        1
+    }
+}
+
+/// What differs from line to line of one row.
+struct LineParts<'a> {
+    operation: Operation,
+    key: &'a str,
+    old: Option<&'a [u8]>,
+    new: Option<&'a [u8]>,
+    details: Option<&'a str>,
+    /// 1 for the second line of a change of the key.
+    ordinal: u8,
+}

@@ -1,0 +1,64 @@
+-- Notes a table whose rows are about to be rewritten, for the report at the end of the command: no row trigger fires for it.
+CREATE OR REPLACE FUNCTION muniment.queue_on_rewrite() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM set_config('muniment.rewritten', concat_ws(',', nullif(current_setting('muniment.rewritten', true), ''), pg_event_trigger_table_rewrite_oid()::text), true);
+END
+$$;
+
+-- After CREATE and ALTER: takes in what is new, and reports. It never makes the application's DDL fail: what goes wrong here is a warning, and Muniment looks again.
+CREATE OR REPLACE FUNCTION muniment.queue_on_ddl() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    touched oid[];
+    rewritten oid[];
+BEGIN
+    IF coalesce(current_setting('muniment.at_work', true), '') <> '' THEN
+        RETURN;
+    END IF;
+    SELECT array_agg(DISTINCT c.oid) INTO touched
+    FROM pg_event_trigger_ddl_commands() d
+    JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+    JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname <> 'muniment';
+    IF touched IS NULL THEN
+        RETURN;
+    END IF;
+    rewritten := string_to_array(nullif(current_setting('muniment.rewritten', true), ''), ',')::oid[];
+    PERFORM set_config('muniment.rewritten', '', true);
+    PERFORM muniment.queue_refresh();
+    PERFORM muniment.queue_note(q.table_name, 'DDL', NULL,
+        json_build_object('tag', tg_tag, 'statement', left(current_query(), 4000), 'rewritten', bool_or(coalesce(member.oid = ANY (rewritten), false))), NULL)
+    FROM muniment.queue_table q
+    CROSS JOIN LATERAL (SELECT q.relation AS oid UNION SELECT t.relid FROM pg_partition_tree(q.relation) t) member
+    WHERE member.oid = ANY (touched || rewritten)
+    GROUP BY q.table_name;
+EXCEPTION WHEN OTHERS THEN
+    RAISE WARNING 'muniment: % could not be taken in: %', tg_tag, SQLERRM;
+END
+$$;
+
+-- After DROP, also of a schema or by CASCADE.
+CREATE OR REPLACE FUNCTION muniment.queue_on_drop() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF to_regclass('muniment.queue_table') IS NULL OR coalesce(current_setting('muniment.at_work', true), '') <> '' THEN
+        RETURN;
+    END IF;
+    PERFORM muniment.queue_note(q.table_name, 'DDL', NULL,
+        json_build_object('tag', tg_tag, 'statement', left(current_query(), 4000), 'dropped', true), NULL)
+    FROM muniment.queue_table q
+    JOIN pg_event_trigger_dropped_objects() d ON d.classid = 'pg_class'::regclass AND d.objsubid = 0 AND d.objid = q.relation;
+EXCEPTION WHEN OTHERS THEN
+    RAISE WARNING 'muniment: % could not be reported: %', tg_tag, SQLERRM;
+END
+$$;
+
+CREATE EVENT TRIGGER muniment_queue_rewrite ON table_rewrite EXECUTE FUNCTION muniment.queue_on_rewrite();
+CREATE EVENT TRIGGER muniment_queue_ddl ON ddl_command_end EXECUTE FUNCTION muniment.queue_on_ddl();
+CREATE EVENT TRIGGER muniment_queue_drop ON sql_drop EXECUTE FUNCTION muniment.queue_on_drop();
+ALTER EVENT TRIGGER muniment_queue_rewrite ENABLE ALWAYS;
+ALTER EVENT TRIGGER muniment_queue_ddl ENABLE ALWAYS;
+ALTER EVENT TRIGGER muniment_queue_drop ENABLE ALWAYS

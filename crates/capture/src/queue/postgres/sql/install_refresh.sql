@@ -1,0 +1,74 @@
+-- Brings the triggers in line with the patterns of the source: new tables are taken in, renamed ones are recorded under their new name, and new partitions are watched
+-- for TRUNCATE. Run when attaching, and by the event trigger.
+CREATE OR REPLACE FUNCTION muniment.queue_refresh() RETURNS text[]
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    m record;
+    taken text[] := '{}';
+BEGIN
+    PERFORM set_config('muniment.at_work', 'yes', true);
+    FOR m IN
+        WITH named AS (
+            SELECT DISTINCT c.oid
+            FROM muniment.queue_source s
+            CROSS JOIN LATERAL unnest(s.schemas, s.tables) AS pattern (schema_like, table_like)
+            JOIN pg_namespace n ON n.nspname LIKE pattern.schema_like AND n.nspname NOT LIKE 'pg\_%' AND n.nspname NOT IN ('information_schema', 'muniment')
+            JOIN pg_class c ON c.relnamespace = n.oid AND c.relname LIKE pattern.table_like
+            WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
+        ), top AS (
+            SELECT oid FROM named
+            EXCEPT
+            SELECT t.relid FROM named, pg_partition_tree(named.oid) t WHERE t.level > 0
+        )
+        SELECT c.oid AS relation, n.nspname, c.relname, n.nspname || '.' || c.relname AS table_name,
+            ARRAY(SELECT a.attname::text FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
+                JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
+                WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY k.place) AS key_columns,
+            ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND EXISTS (
+                SELECT FROM unnest(s.excluded_schemas, s.excluded_tables, s.excluded_columns) AS pattern (schema_like, table_like, column_like)
+                WHERE n.nspname LIKE schema_like AND c.relname LIKE table_like AND a.attname LIKE column_like) ORDER BY a.attnum) AS excluded,
+            ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND EXISTS (
+                SELECT FROM unnest(s.masked_schemas, s.masked_tables, s.masked_columns) AS pattern (schema_like, table_like, column_like)
+                WHERE n.nspname LIKE schema_like AND c.relname LIKE table_like AND a.attname LIKE column_like) ORDER BY a.attnum) AS masked
+        FROM top JOIN pg_class c ON c.oid = top.oid JOIN pg_namespace n ON n.oid = c.relnamespace CROSS JOIN muniment.queue_source s
+        ORDER BY n.nspname, c.relname
+    LOOP
+        IF NOT EXISTS (SELECT FROM muniment.queue_table t WHERE t.relation = m.relation AND t.table_name = m.table_name
+                AND t.excluded = m.excluded AND t.masked = m.masked)
+            OR NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = m.relation AND g.tgname = '00_muniment_row')
+        THEN
+            EXECUTE format('DROP TRIGGER IF EXISTS "00_muniment_row" ON %I.%I', m.nspname, m.relname);
+            IF m.excluded = '{}' AND m.masked = '{}' THEN
+                EXECUTE format('CREATE TRIGGER "00_muniment_row" AFTER INSERT OR UPDATE OR DELETE ON %I.%I FOR EACH ROW EXECUTE FUNCTION muniment.queue_row(%L)',
+                    m.nspname, m.relname, m.table_name);
+            ELSE
+                EXECUTE format('CREATE TRIGGER "00_muniment_row" AFTER INSERT OR UPDATE OR DELETE ON %I.%I FOR EACH ROW EXECUTE FUNCTION muniment.queue_reduced_row(%L, %L, %L)',
+                    m.nspname, m.relname, m.table_name, m.excluded,
+                    coalesce((SELECT jsonb_object_agg(k, '***') FROM unnest(m.masked) k WHERE k <> ALL (m.excluded)), '{}'));
+            END IF;
+            EXECUTE format('ALTER TABLE %I.%I ENABLE ALWAYS TRIGGER "00_muniment_row"', m.nspname, m.relname);
+            taken := taken || m.table_name;
+        END IF;
+        INSERT INTO muniment.queue_table AS t (relation, table_name, key_columns, excluded, masked)
+        VALUES (m.relation, m.table_name, m.key_columns, m.excluded, m.masked)
+        ON CONFLICT (relation) DO UPDATE SET table_name = m.table_name, key_columns = m.key_columns, excluded = m.excluded, masked = m.masked
+        WHERE (t.table_name, t.key_columns, t.excluded, t.masked) IS DISTINCT FROM (m.table_name, m.key_columns, m.excluded, m.masked);
+    END LOOP;
+    FOR m IN
+        SELECT n.nspname, c.relname, n.nspname || '.' || c.relname AS table_name
+        FROM muniment.queue_table q
+        CROSS JOIN LATERAL (SELECT q.relation AS oid UNION SELECT t.relid FROM pg_partition_tree(q.relation) t) member
+        JOIN pg_class c ON c.oid = member.oid AND c.relkind IN ('r', 'p') JOIN pg_namespace n ON n.oid = c.relnamespace
+        LEFT JOIN pg_trigger g ON g.tgrelid = c.oid AND g.tgname = '00_muniment_truncate'
+        WHERE g.oid IS NULL OR g.tgargs <> convert_to(n.nspname || '.' || c.relname, getdatabaseencoding()) || '\x00'::bytea
+    LOOP
+        EXECUTE format('DROP TRIGGER IF EXISTS "00_muniment_truncate" ON %I.%I', m.nspname, m.relname);
+        EXECUTE format('CREATE TRIGGER "00_muniment_truncate" AFTER TRUNCATE ON %I.%I FOR EACH STATEMENT EXECUTE FUNCTION muniment.queue_truncate(%L)',
+            m.nspname, m.relname, m.table_name);
+        EXECUTE format('ALTER TABLE %I.%I ENABLE ALWAYS TRIGGER "00_muniment_truncate"', m.nspname, m.relname);
+    END LOOP;
+    PERFORM set_config('muniment.at_work', '', true);
+    RETURN taken;
+END
+$$

@@ -1,0 +1,168 @@
+//! Attaching an SQLite file, and detaching it.
+
+use super::triggers::{TableDescription, identifier, literal, named_statements};
+use crate::error::{CaptureError, Result};
+use crate::plan::{AttachOptions, Level, Plan, Statement, check_name, default_name};
+use crate::postgres::patterns::{ColumnPattern, TablePattern, column_patterns, table_patterns};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// The oldest SQLite whose JSON functions are always there.
+const OLDEST_VERSION: &str = "3.38";
+const BUSY: Duration = Duration::from_secs(20);
+
+/// Connection to an existing file, named by its path or as `sqlite:path`.
+pub(super) async fn connect(url: &str) -> Result<SqliteConnection> {
+    let url = if url.starts_with("sqlite:") { url.to_owned() } else { format!("sqlite:{url}") };
+    let options = SqliteConnectOptions::from_str(&url).map_err(CaptureError::database("reading the URL of a database file"))?;
+    let options = options.create_if_missing(false).busy_timeout(BUSY).foreign_keys(true);
+    options.connect().await.map_err(CaptureError::database("opening the database file"))
+}
+
+fn doing(text: &'static str) -> impl Fn(sqlx::Error) -> CaptureError {
+    move |source| CaptureError::Database { doing: text.to_owned(), source }
+}
+
+/// Describes a table, with no column left out or masked.
+///
+/// # Errors
+/// If the database can't be asked.
+pub async fn describe(connection: &mut SqliteConnection, table: &str) -> Result<TableDescription> {
+    let mut description = TableDescription { name: table.to_owned(), ..TableDescription::default() };
+    let mut key = Vec::new();
+    let rows =
+        sqlx::query("SELECT name, pk FROM pragma_table_xinfo(?) WHERE hidden <> 1 ORDER BY cid").bind(table).fetch_all(connection).await;
+    for row in rows.map_err(doing("describing a table"))? {
+        let (name, place): (String, i64) = (row.get("name"), row.get("pk"));
+        if place > 0 {
+            key.push((place, name.clone()));
+        }
+        description.columns.push(name);
+    }
+    key.sort();
+    description.key = key.into_iter().map(|(_, name)| name).collect();
+    Ok(description)
+}
+
+/// A column of the schema of an SQLite file: patterns may call it `main`, or nothing.
+fn matches_table(pattern: &TablePattern, table: &str) -> bool {
+    pattern.matches("main", table) || pattern.matches("public", table)
+}
+
+fn matches_column(pattern: &ColumnPattern, table: &str, column: &str) -> bool {
+    pattern.matches("main", table, column) || pattern.matches("public", table, column)
+}
+
+/// Looks at the file and says what attaching will do. Attaching again adds tables.
+///
+/// # Errors
+/// If the file can't be read, or the options are not valid.
+pub async fn plan(url: &str, options: &AttachOptions) -> Result<Plan> {
+    let stem = std::path::Path::new(url.trim_start_matches("sqlite:")).file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let mut plan = Plan::new(options.name.clone().unwrap_or_else(|| default_name("sqlite", stem.as_deref().unwrap_or("file"))));
+    check_name(&plan.name)?;
+    let patterns = table_patterns(&options.tables)?;
+    let (excluded, masked) = (column_patterns(&options.exclude_columns)?, column_patterns(&options.mask_columns)?);
+    let mut connection = connect(url).await?;
+    let names = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE 'muniment\\_%' ESCAPE '\\' \
+                 AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY name";
+    let names: Vec<String> = sqlx::query_scalar(names).fetch_all(&mut connection).await.map_err(doing("listing tables"))?;
+    let mut tables = Vec::new();
+    for name in names.iter().filter(|name| patterns.iter().any(|pattern| matches_table(pattern, name))) {
+        let mut table = describe(&mut connection, name).await?;
+        let of = |patterns: &[ColumnPattern]| {
+            table.columns.iter().filter(|column| patterns.iter().any(|pattern| matches_column(pattern, name, column))).cloned().collect()
+        };
+        (table.excluded, table.masked) = (of(&excluded), of(&masked));
+        tables.push(table);
+    }
+    for pattern in patterns.iter().filter(|pattern| pattern.is_exact() && !names.iter().any(|name| matches_table(pattern, name))) {
+        plan.find(Level::Refusal, pattern.names().1, "there is no such table");
+    }
+    let version: String =
+        sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&mut connection).await.map_err(doing("asking for the version"))?;
+    plan.find(Level::Note, "SQLite", format!("programs that write to this file need SQLite {OLDEST_VERSION} or later (here: {version})"));
+    let text = "INSERT OR REPLACE removes rows without firing triggers unless the program sets PRAGMA recursive_triggers = ON";
+    plan.find(Level::Note, "REPLACE", text);
+    plan.transaction
+        .push(Statement::new(include_str!("sql/install.sql"), "The queue, and the table by which a transaction says who acts."));
+    let known = "INSERT INTO muniment_audit_state (name, schema_version) VALUES ";
+    plan.transaction.push(Statement::new(format!("{known}({}, 0) ON CONFLICT (name) DO NOTHING", literal(&plan.name)), "The reader."));
+    for table in tables {
+        plan.tables.push(format!("main.{}", table.name));
+        plan.transaction.extend(table_statements(&table));
+    }
+    let _ = connection.close().await;
+    Ok(plan)
+}
+
+/// The statements that put triggers on a table, in place of earlier ones.
+pub(super) fn table_statements(table: &TableDescription) -> Vec<Statement> {
+    let mut statements = Vec::new();
+    for (name, text) in named_statements(table) {
+        statements.push(Statement::new(format!("DROP TRIGGER IF EXISTS {}", identifier(&name)), "An earlier one is replaced."));
+        statements.push(Statement::new(text, format!("Changes of {} are written to the queue.", table.name)));
+    }
+    let json = |list: &[String]| literal(&serde_json::json!(list).to_string());
+    let lists = [&table.excluded, &table.masked, &table.columns, &table.key].map(|list| json(list)).join(", ");
+    let columns = "table_name, excluded, masked, columns, key";
+    let sql = format!("INSERT OR REPLACE INTO muniment_audit_table ({columns}) VALUES ({}, {lists})", literal(&table.name));
+    statements.push(Statement::new(sql, "What is attached."));
+    statements
+}
+
+/// Puts the queue and a table's triggers in place within whatever transaction the connection has.
+///
+/// # Errors
+/// If the database refuses a statement.
+pub async fn attach_on(connection: &mut SqliteConnection, tables: &[TableDescription]) -> Result<()> {
+    sqlx::raw_sql(include_str!("sql/install.sql")).execute(&mut *connection).await.map_err(doing("creating the queue"))?;
+    for statement in tables.iter().flat_map(table_statements) {
+        sqlx::raw_sql(AssertSqlSafe(statement.sql)).execute(&mut *connection).await.map_err(doing("creating a trigger"))?;
+    }
+    Ok(())
+}
+
+/// Does what a plan says, all of it or nothing.
+///
+/// # Errors
+/// If something is in the way, or the database refuses a statement.
+pub async fn apply(url: &str, plan: &Plan) -> Result<()> {
+    plan.permitted()?;
+    let mut connection = connect(url).await?;
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(doing("beginning"))?;
+    for statement in &plan.transaction {
+        let text = AssertSqlSafe(statement.sql.clone());
+        sqlx::raw_sql(text).execute(&mut *transaction).await.map_err(CaptureError::database(statement.why.clone()))?;
+    }
+    transaction.commit().await.map_err(doing("committing"))?;
+    let _ = connection.close().await;
+    Ok(())
+}
+
+/// What detaching will do: triggers and queue go.
+///
+/// # Errors
+/// If the file can't be read, or has no queue.
+pub async fn detach(url: &str, name: &str) -> Result<Plan> {
+    let mut plan = Plan::new(name);
+    let mut connection = connect(url).await?;
+    let pending = "SELECT (SELECT count(*) FROM muniment_audit_queue q WHERE q.is_dead OR q.id > (SELECT processed FROM muniment_audit_state WHERE name = ?))";
+    let pending: i64 = sqlx::query_scalar(pending).bind(name).fetch_one(&mut connection).await.map_err(doing("looking at the queue"))?;
+    if pending > 0 {
+        plan.find(Level::Warning, "queue", format!("{pending} changes are not stored yet, or are dead letters: they are lost"));
+    }
+    let triggers =
+        "SELECT name, tbl_name FROM sqlite_schema WHERE type = 'trigger' AND name LIKE 'muniment\\_%' ESCAPE '\\' ORDER BY tbl_name, name";
+    for row in sqlx::query(triggers).fetch_all(&mut connection).await.map_err(doing("listing triggers"))? {
+        let (trigger, table): (String, String) = (row.get("name"), row.get("tbl_name"));
+        plan.tables.push(format!("main.{table}"));
+        plan.transaction.push(Statement::new(format!("DROP TRIGGER {}", identifier(&trigger)), "Changes are not captured any more."));
+    }
+    plan.tables.dedup();
+    plan.transaction.push(Statement::new(include_str!("sql/remove.sql"), "Nothing of Muniment's stays."));
+    let _ = connection.close().await;
+    Ok(plan)
+}

@@ -1,0 +1,310 @@
+//! Reads the queue of an SQLite file.
+
+use super::attach::{connect, describe, table_statements};
+use super::lines::{Lines, QueueRow};
+use super::triggers::{TableDescription, named_statements};
+use crate::error::{CaptureError, Result};
+use crate::finding::{Finding, FindingKind};
+use crate::source::{Batch, Source};
+use async_trait::async_trait;
+use sha2::{Digest, Sha256};
+use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Bytes of rows after which a batch is full.
+const BATCH_BYTES: usize = 8 << 20;
+/// Rows asked for at once.
+const FETCH: usize = 100;
+/// How often what is stored is deleted from the queue: each time is a transaction in the audited file.
+const CLEAR: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// How a queue is read.
+#[derive(Clone, Debug)]
+pub struct SqliteOptions {
+    /// Name of the source.
+    pub name: String,
+    /// Most queue rows in a batch.
+    pub batch: usize,
+    /// Pause after an unsuccessful look, at first; it doubles up to 50 ms.
+    pub poll: Duration,
+    /// Attempts to record a row before it becomes a dead letter.
+    pub attempts: i64,
+}
+
+impl SqliteOptions {
+    /// Defaults for a source of this name.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), batch: 1000, poll: Duration::from_millis(5), attempts: 5 }
+    }
+}
+
+/// Reads `muniment_audit_queue` of an SQLite file.
+pub struct SqliteQueueSource {
+    url: String,
+    options: SqliteOptions,
+    connection: Option<SqliteConnection>,
+    position: i64,
+    tables: HashMap<String, TableDescription>,
+    schema_version: Option<i64>,
+    /// What is stored and not yet deleted.
+    stored: Option<i64>,
+    cleared: Option<Instant>,
+    findings: Vec<u8>,
+}
+
+fn doing(text: &'static str) -> impl Fn(sqlx::Error) -> CaptureError {
+    move |source| CaptureError::Database { doing: text.to_owned(), source }
+}
+
+impl SqliteQueueSource {
+    /// A source; it opens the file when it is started.
+    pub fn new(url: impl Into<String>, options: SqliteOptions) -> Self {
+        Self {
+            url: url.into(),
+            options,
+            connection: None,
+            position: 0,
+            tables: HashMap::new(),
+            schema_version: None,
+            stored: None,
+            cleared: None,
+            findings: Vec::new(),
+        }
+    }
+
+    /// The connection, taken out while it is used, so that one whose use was broken off is not used again.
+    async fn open(&mut self) -> Result<SqliteConnection> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => connect(&self.url).await,
+        }
+    }
+
+    fn find(&mut self, kind: FindingKind, resource: &str, reason: &str) {
+        Finding { kind, username: None, ip_address: None, user_agent: None, resource, reason, at: None }.write(&mut self.findings);
+    }
+
+    /// Looks whether the tables have changed: then their triggers are made anew, and the change is put into the queue.
+    async fn follow_schema(&mut self, connection: &mut SqliteConnection) -> Result<()> {
+        let version = "PRAGMA schema_version";
+        let current: i64 =
+            sqlx::query_scalar(version).fetch_one(&mut *connection).await.map_err(doing("asking for the schema's version"))?;
+        if self.schema_version == Some(current) {
+            return Ok(());
+        }
+        let failed = doing("following the schema");
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(&failed)?;
+        let rows = sqlx::query("SELECT table_name, excluded, masked, columns, key, is_gone FROM muniment_audit_table")
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(&failed)?;
+        let mut tables = HashMap::new();
+        let mut found = Vec::new();
+        for row in rows {
+            let name: String = row.get("table_name");
+            let list = |column: &str| serde_json::from_str::<Vec<String>>(row.get(column)).unwrap_or_default();
+            let mut table = describe(&mut transaction, &name).await?;
+            (table.excluded, table.masked) = (list("excluded"), list("masked"));
+            let (gone, was_gone) = (table.columns.is_empty(), row.get::<bool, _>("is_gone"));
+            let changed = table.columns != list("columns") || was_gone;
+            if !gone && !changed {
+                found.extend(missing_triggers(&mut transaction, &table).await?.map(|reason| (name.clone(), reason)));
+            }
+            if if gone { !was_gone } else { changed } {
+                note_ddl(&mut transaction, &name, gone).await?;
+            }
+            if gone {
+                // Its key is still needed for the changes before.
+                table.key = list("key");
+                let text = "UPDATE muniment_audit_table SET is_gone = 1 WHERE table_name = ?";
+                sqlx::query(text).bind(&name).execute(&mut *transaction).await.map_err(&failed)?;
+            } else if changed || found.iter().any(|(other, _)| *other == name) {
+                for statement in table_statements(&table) {
+                    sqlx::raw_sql(AssertSqlSafe(statement.sql)).execute(&mut *transaction).await.map_err(&failed)?;
+                }
+            }
+            tables.insert(format!("main.{name}"), table);
+        }
+        let current = sqlx::query_scalar(version).fetch_one(&mut *transaction).await.map_err(&failed)?;
+        transaction.commit().await.map_err(&failed)?;
+        (self.tables, self.schema_version) = (tables, Some(current));
+        for (table, reason) in found {
+            self.find(FindingKind::CaptureBypassed, &table, &reason);
+        }
+        Ok(())
+    }
+
+    /// A context that is committed was left behind by its transaction: it goes, so that it is not taken for the next one's.
+    async fn end_contexts(&mut self, connection: &mut SqliteConnection) -> Result<()> {
+        let failed = doing("looking for contexts");
+        let left: Option<i64> =
+            sqlx::query_scalar("SELECT max(id) FROM muniment_context").fetch_one(&mut *connection).await.map_err(&failed)?;
+        let Some(left) = left else { return Ok(()) };
+        sqlx::query("DELETE FROM muniment_context WHERE id <= ?").bind(left).execute(connection).await.map_err(&failed)?;
+        let reason = format!(
+            "context {left} was left behind by its transaction: changes after it may be attributed to it; DELETE FROM muniment_context belongs before COMMIT"
+        );
+        self.find(FindingKind::CaptureBypassed, "muniment_context", &reason);
+        Ok(())
+    }
+
+    /// Deletes what is stored, if that is due. The file doesn't grow: SQLite uses the pages again.
+    async fn clear(&mut self, connection: &mut SqliteConnection) -> Result<()> {
+        let Some(stored) = self.stored.filter(|_| self.cleared.is_none_or(|cleared| cleared.elapsed() >= CLEAR)) else { return Ok(()) };
+        let failed = doing("emptying the queue");
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(&failed)?;
+        let state = "INSERT INTO muniment_audit_state (name, schema_version, processed) VALUES (?, 0, ?) ON CONFLICT (name) DO UPDATE SET processed = excluded.processed";
+        sqlx::query(state).bind(&self.options.name).bind(stored).execute(&mut *transaction).await.map_err(&failed)?;
+        let delete = "DELETE FROM muniment_audit_queue WHERE id <= ? AND NOT is_dead";
+        sqlx::query(delete).bind(stored).execute(&mut *transaction).await.map_err(&failed)?;
+        transaction.commit().await.map_err(&failed)?;
+        (self.stored, self.cleared) = (None, Some(Instant::now()));
+        Ok(())
+    }
+
+    async fn rows(&self, connection: &mut SqliteConnection) -> Result<Vec<QueueRow>> {
+        let failed = doing("reading the queue");
+        let (mut rows, mut bytes, mut after) = (Vec::new(), 0, self.position);
+        while rows.len() < self.options.batch && bytes < BATCH_BYTES {
+            let limit = FETCH.min(self.options.batch - rows.len());
+            let query = sqlx::query(include_str!("sql/select_rows.sql")).bind(after).bind(limit as i64);
+            let some = query.fetch_all(&mut *connection).await.map_err(&failed)?;
+            let last = some.len() < limit;
+            for row in some {
+                let row = QueueRow::read(&row).map_err(&failed)?;
+                (bytes, after) = (bytes + row.size(), row.id);
+                rows.push(row);
+            }
+            if last {
+                break;
+            }
+        }
+        Ok(rows)
+    }
+
+    async fn batch(&mut self, connection: &mut SqliteConnection) -> Result<Option<Batch>> {
+        let rows = self.rows(connection).await?;
+        let mut lines = Lines::new(&self.options.name, &self.tables);
+        let (mut last, mut failed) = (None, None);
+        for row in &rows {
+            if let Err(error) = lines.add(row) {
+                failed = Some((row.id, error));
+                break;
+            }
+            last = Some(row.id);
+        }
+        if let (None, Some((id, error))) = (last, &failed) {
+            let text = "UPDATE muniment_audit_queue SET processing_attempts = processing_attempts + 1, last_error = ?, is_dead = processing_attempts + 1 >= ? WHERE id = ?";
+            let note = sqlx::query(text).bind(error.to_string()).bind(self.options.attempts).bind(id).execute(connection).await;
+            note.map_err(doing("noting a failure"))?;
+            return Err(CaptureError::Malformed(format!("row {id} of the queue: {error}")));
+        }
+        let mut batch = lines.finish();
+        let Some(last) = last else { return Ok(None) };
+        self.position = last;
+        batch.position = last.to_string();
+        Ok(Some(batch))
+    }
+
+    /// Findings that belong to no change: the position tells them apart from other batches at the same place.
+    fn finding_batch(&mut self) -> Option<Batch> {
+        if self.findings.is_empty() {
+            return None;
+        }
+        let findings = std::mem::take(&mut self.findings);
+        let position = format!("{}#{}", self.position, hex::encode(&Sha256::digest(&findings)[..6]));
+        Some(Batch { changes: Vec::new(), records: 0, findings, position })
+    }
+
+    /// One look at the file.
+    async fn look(&mut self, connection: &mut SqliteConnection) -> Result<Option<Batch>> {
+        self.follow_schema(connection).await?;
+        self.end_contexts(connection).await?;
+        self.clear(connection).await?;
+        if let Some(batch) = self.finding_batch() {
+            return Ok(Some(batch));
+        }
+        self.batch(connection).await
+    }
+}
+
+/// Puts a change of a table into the queue.
+async fn note_ddl(connection: &mut SqliteConnection, table: &str, gone: bool) -> Result<()> {
+    let failed = doing("noting a change of a table");
+    let text: Option<String> = if gone {
+        Some(format!("DROP TABLE {table}"))
+    } else {
+        let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?";
+        sqlx::query_scalar(sql).bind(table).fetch_optional(&mut *connection).await.map_err(&failed)?
+    };
+    let insert = "INSERT INTO muniment_audit_queue (table_name, operation, new_row) VALUES (?, 'DDL', ?)";
+    sqlx::query(insert).bind(format!("main.{table}")).bind(text).execute(connection).await.map_err(&failed)?;
+    Ok(())
+}
+
+async fn missing_triggers(connection: &mut SqliteConnection, table: &TableDescription) -> Result<Option<String>> {
+    for (name, text) in named_statements(table) {
+        let found: Option<String> = sqlx::query_scalar("SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = ?")
+            .bind(&name)
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(doing("looking at the triggers"))?;
+        if found.as_deref() != Some(text.as_str()) {
+            return Ok(Some(format!("trigger {name} was missing or changed, and is made anew: changes meanwhile are not captured")));
+        }
+    }
+    Ok(None)
+}
+
+fn parse(position: &str) -> Result<i64> {
+    let number = position.split('#').next().and_then(|text| text.parse().ok()).filter(|number| *number >= 0);
+    number.ok_or_else(|| CaptureError::Malformed(format!("{position:?} is no position of an SQLite queue")))
+}
+
+#[async_trait]
+impl Source for SqliteQueueSource {
+    async fn start(&mut self, position: Option<&str>) -> Result<()> {
+        self.position = position.map(parse).transpose()?.unwrap_or_default();
+        (self.connection, self.schema_version, self.stored) = (None, None, None);
+        let mut connection = self.open().await?;
+        let text = "SELECT coalesce((SELECT processed FROM muniment_audit_state WHERE name = ?), 0), coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'muniment_audit_queue'), 0)";
+        let row = sqlx::query(text).bind(&self.options.name).fetch_one(&mut connection).await.map_err(doing("looking at the queue"))?;
+        let (processed, newest): (i64, i64) = (row.get(0), row.get(1));
+        if self.position < processed || self.position > newest {
+            let reason = format!(
+                "position {} is not in the queue, which has {processed} to {newest}: one of both was restored; reading goes on at {processed}",
+                self.position
+            );
+            let name = self.options.name.clone();
+            self.find(FindingKind::CaptureGap, &name, &reason);
+            self.position = processed;
+        }
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<Batch> {
+        let mut pause = self.options.poll;
+        loop {
+            let mut connection = self.open().await?;
+            let batch = self.look(&mut connection).await?;
+            self.connection = Some(connection);
+            if let Some(batch) = batch {
+                return Ok(batch);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn confirm(&mut self, position: &str) -> Result<()> {
+        self.stored = Some(parse(position)?);
+        let mut connection = self.open().await?;
+        self.clear(&mut connection).await?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+}

@@ -1,0 +1,104 @@
+//! `muniment attach`, `sources` and `detach` as they are typed: on a free data folder, and through the server that holds it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step is a failed test")]
+
+mod support;
+
+use muniment_testkit::{PASSWORD, PostgresOptions, PostgresServer};
+use serde_json::Value;
+use std::path::Path;
+use std::process::Output;
+use std::time::{Duration, Instant};
+use support::{Client, ServerProcess, muniment, query, verify};
+
+const DATABASE: &str = "postgres";
+
+fn run(data: &Path, arguments: &[&str]) -> Output {
+    muniment().arg("--data").arg(data).args(["--log-level", "error"]).args(arguments).output().unwrap()
+}
+
+/// What a command that succeeds prints: standard output, then standard error.
+fn done(data: &Path, arguments: &[&str]) -> (String, String) {
+    let output = run(data, arguments);
+    let texts = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{arguments:?}: {}", texts.1);
+    assert!(!format!("{texts:?}").contains(PASSWORD), "a password is shown");
+    texts
+}
+
+fn wait_for(data: &Path, sql: &str, expected: &str) {
+    let began = Instant::now();
+    loop {
+        let lines = query(data, sql).join("\n");
+        if lines == expected {
+            return;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "{sql}: {lines}, not {expected}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_attached_captured_killed_and_detached() {
+    let postgres = PostgresServer::start(&PostgresOptions::default()).unwrap();
+    let run_sql = async |sql: &str| postgres.execute(DATABASE, sql).await.unwrap();
+    run_sql("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a'), (2, 'b')").await;
+    let folder = tempfile::tempdir().unwrap();
+    let (data, url) = (folder.path().join("data"), postgres.url(DATABASE));
+
+    let (script, found) = done(&data, &["attach", &url, "--table", "t", "--name", "pg:t", "--dry-run"]);
+    assert!(script.contains("REPLICA IDENTITY FULL") && script.contains("pg_create_logical_replication_slot"), "{script}");
+    assert!(found.contains("warning: max_slot_wal_keep_size"), "{found}");
+    assert!(done(&data, &["sources"]).0.starts_with("No database is attached."));
+    let refused = run(&data, &["attach", &url, "--table", "missing", "--name", "pg:t"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("refused: public.missing: there is no such table"));
+
+    let (attached, _) = done(&data, &["attach", &url, "--table", "t", "--name", "pg:t", "--when-full", "stop-database"]);
+    assert!(attached.starts_with("pg:t is attached."), "{attached}");
+    assert!(done(&data, &["sources"]).0.contains("stopped"));
+    run_sql("UPDATE t SET v = 'c' WHERE id = 1").await;
+
+    let mut server = ServerProcess::start(&data, &[]);
+    let by_operation = "SELECT operation, count(*) FROM sys_audit_log GROUP BY operation ORDER BY operation";
+    wait_for(&data, by_operation, "SNAPSHOT,2\nUPDATE,1");
+    run_sql("BEGIN; SELECT muniment.context('{\"user_name\":\"lan\",\"change_reason\":\"test\"}'); DELETE FROM t WHERE id = 2; COMMIT")
+        .await;
+    wait_for(
+        &data,
+        "SELECT changed_by_username, change_reason, attribution FROM sys_audit_log WHERE operation = 'DELETE'",
+        "lan,test,APPLICATION",
+    );
+    server.kill();
+    run_sql("INSERT INTO t SELECT n, 'n' FROM generate_series(10, 109) n").await;
+    let server = ServerProcess::start(&data, &[]);
+    wait_for(&data, by_operation, "DELETE,1\nINSERT,100\nSNAPSHOT,2\nUPDATE,1");
+    let positions = "SELECT count(*) - count(DISTINCT source_position) FROM sys_audit_log";
+    assert_eq!(query(&data, positions), ["0"]);
+
+    let mut client = Client::new(&server.address);
+    let source = || -> Value {
+        serde_json::from_str(&Client::new(&server.address).request("GET", "/api/v1/sources/pg:t", "", &[]).unwrap().1).unwrap()
+    };
+    assert_eq!((&source()["state"], &source()["changes"]), (&Value::from("running"), &Value::from(100)));
+    let metrics = client.request("GET", "/metrics", "", &[]).unwrap().1;
+    assert!(metrics.contains("muniment_capture_changes_total{source=\"pg:t\"} 100"), "{metrics}");
+    run_sql("CREATE TABLE u (id int PRIMARY KEY); INSERT INTO u VALUES (7)").await;
+    done(&data, &["attach", &url, "--table", "u", "--name", "pg:t"]);
+    wait_for(&data, "SELECT operation FROM sys_audit_log WHERE table_name = 'public.u'", "SNAPSHOT");
+    assert_eq!(source()["options"]["tables"], serde_json::json!(["t", "u"]));
+
+    assert!(done(&data, &["detach", "pg:t", "--dry-run"]).0.contains("DROP PUBLICATION"));
+    done(&data, &["detach", "pg:t"]);
+    assert_eq!(client.request("GET", "/api/v1/sources", "", &[]).unwrap().1, "[]");
+    let acts = "SELECT event_type FROM security_audit_log WHERE event_type LIKE 'CAPTURE%' ORDER BY id";
+    assert_eq!(query(&data, acts), ["CAPTURE_ATTACHED", "CAPTURE_ATTACHED", "CAPTURE_DETACHED"]);
+    let left: i64 = sqlx::query_scalar(
+        "SELECT (SELECT count(*) FROM pg_replication_slots) + (SELECT count(*) FROM pg_namespace WHERE nspname = 'muniment')",
+    )
+    .fetch_one(&postgres.pool(DATABASE))
+    .await
+    .unwrap();
+    assert_eq!(left, 0);
+    server.stop();
+    assert!(verify(&data).0);
+}

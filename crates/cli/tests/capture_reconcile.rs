@@ -1,0 +1,83 @@
+//! `muniment reconcile`: nothing where the log is complete, whatever the rows are like; each difference where it isn't.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step is a failed test")]
+
+mod captured;
+mod support;
+
+use captured::{Audited, SOURCE};
+use serde_json::{Value, json};
+
+const TABLES: &str = r#"
+    CREATE TABLE t (id int PRIMARY KEY, n numeric, secret text, name text, flag bool, doc jsonb, double int GENERATED ALWAYS AS (id * 2) STORED);
+    CREATE TABLE keyed (a text, b char(3), c int, PRIMARY KEY (b, a));
+    CREATE TABLE keyless (a int, b text);
+    CREATE TABLE "Sổ, ""A""" ("Mã" text PRIMARY KEY);
+    INSERT INTO t (id, n, secret, name, flag, doc) SELECT i, i / 3.0, 'hidden', 'n' || i, i % 2 = 0, json_build_object('i', i) FROM generate_series(1, 500) i;
+    INSERT INTO keyed VALUES ('a', 'x', 1), ('"', 'y', 2), (E'\t\u0001', 'é', 3), ('B', '', 4), ('~', 'z', 5), ('', 'z', 6);
+    INSERT INTO keyless VALUES (1, 'x'), (1, 'x'), (1, NULL), (2, repeat('long', 100));
+    INSERT INTO "Sổ, ""A""" SELECT repeat('p', 64) || repeat(c, n) FROM unnest('{a,~,z,đ,"}"}'::text[]) c, generate_series(0, 90, 10) n ON CONFLICT DO NOTHING;
+"#;
+
+fn outcome(audited: &Audited, arguments: &[&str]) -> (i32, Value) {
+    let output = audited.command(&[&["reconcile", SOURCE, "--json"], arguments].concat());
+    let json = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    (output.status.code().unwrap(), json)
+}
+
+async fn check(mode: &str) {
+    let attach =
+        ["--table", "public.*", "--snapshot", "initial", "--mode", mode, "--mask-column", "t.secret", "--exclude-column", "t.name"];
+    let mut audited = Audited::with(TABLES, &attach).await;
+    audited.sql("UPDATE t SET n = n + 1, secret = 'other' WHERE id % 3 = 0; DELETE FROM t WHERE id % 50 = 0; INSERT INTO keyless VALUES (1, 'x')").await;
+    audited
+        .sql("DELETE FROM keyless WHERE ctid = (SELECT min(ctid) FROM keyless WHERE b = 'x'); UPDATE keyed SET a = a || '!' WHERE c < 3")
+        .await;
+    let (code, found) = outcome(&audited, &[]);
+    assert_eq!((code, &found["total"]), (0, &json!(0)), "{mode}: {found:#}");
+    let rows: Vec<_> = found["tables"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|table| (table["table"].as_str().unwrap(), table["live_rows"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(rows, [("public.Sổ, \"A\"", 46), ("public.keyed", 6), ("public.keyless", 4), ("public.marker", 0), ("public.t", 490)]);
+    audited.caught_up().await;
+
+    // Changes that capture doesn't get to see.
+    let bypass = match mode {
+        "queue" => [
+            "ALTER TABLE t DISABLE TRIGGER ALL; ALTER TABLE keyless DISABLE TRIGGER ALL",
+            "ALTER TABLE t ENABLE TRIGGER ALL; ALTER TABLE keyless ENABLE TRIGGER ALL",
+        ],
+        _ => [
+            "ALTER PUBLICATION muniment_pg_postgres DROP TABLE t, keyless",
+            "ALTER PUBLICATION muniment_pg_postgres ADD TABLE t (id, n, secret, flag, doc), keyless",
+        ],
+    };
+    audited.sql(bypass[0]).await;
+    audited.sql("UPDATE t SET flag = NULL WHERE id = 7; DELETE FROM t WHERE id = 8; INSERT INTO t (id, n) VALUES (1000, 'NaN'); DELETE FROM keyless WHERE b = 'x'").await;
+    audited.sql(bypass[1]).await;
+    let (code, found) = outcome(&audited, &[]);
+    assert_eq!((code, &found["total"]), (1, &json!(5)), "{mode}: {found:#}");
+    let expected = json!([
+        { "table": "public.keyless", "key": r#"["1","x"]"#, "kind": "extra", "count": 2 },
+        { "table": "public.t", "key": "1000", "kind": "missing" },
+        { "table": "public.t", "key": "7", "kind": "different", "columns": [{ "column": "flag", "live": null, "logged": false }] },
+        { "table": "public.t", "key": "8", "kind": "extra" },
+    ]);
+    assert_eq!(found["differences"], expected, "{mode}");
+    let (code, found) = outcome(&audited, &["--table", "public.keyed"]);
+    assert_eq!((code, found["tables"].as_array().unwrap().len()), (0, 1));
+    assert_eq!(audited.command(&["reconcile", SOURCE, "--table", "public.nothing"]).status.code(), Some(2));
+    assert_eq!(audited.command(&["reconcile", "pg:nothing"]).status.code(), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replication_is_complete_or_the_differences_are_listed() {
+    check("replication").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_queue_is_complete_or_the_differences_are_listed() {
+    check("queue").await;
+}

@@ -1,0 +1,2 @@
+COMMIT;
+DROP TEMPORARY TABLE muniment_undo;

@@ -1,0 +1,2 @@
+BEGIN;
+SET LOCAL standard_conforming_strings = on;

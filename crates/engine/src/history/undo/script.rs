@@ -1,0 +1,312 @@
+//! Scripts as text. Every name and every value is quoted here; what can't be quoted is refused.
+//!
+//! A script must change everything or nothing, also in clients that go on after an error:
+//! PostgreSQL's transactions refuse what follows an error; in SQLite the check rolls back and takes the table that all other statements ask with it; SQL Server stops at
+//! `THROW`; MySQL's client stops unless it is told to go on, and then the statements that follow find their check table too short.
+
+use super::plan::{Field, Inverse, Step, content};
+use super::{Dialect, Refusal, Selection};
+use serde_json::value::RawValue;
+use std::fmt::Write;
+
+/// Writes the script; or says which steps can't be written.
+pub(super) fn write(dialect: Dialect, selection: &Selection, steps: &[&Step]) -> Result<String, Vec<Refusal>> {
+    let writer: &dyn Writer = match dialect {
+        Dialect::Postgresql => &Postgresql,
+        Dialect::Sqlite => &Sqlite,
+        Dialect::Mysql => &Mysql,
+        Dialect::Sqlserver => &Sqlserver,
+    };
+    let (begin, end) = writer.frame();
+    let mut script = header(selection, steps.len()) + begin;
+    let mut refusals = Vec::new();
+    for (done, step) in steps.iter().enumerate() {
+        match writer.step(step, done + 1) {
+            Ok(text) => {
+                let _ = write!(script, "\n-- record {}\n{text}", step.record);
+            }
+            Err(reason) => refusals.push(Refusal {
+                record: step.record,
+                table: step.table.clone(),
+                primary_key: step.primary_key.clone(),
+                later: None,
+                reason,
+            }),
+        }
+    }
+    script.push('\n');
+    script.push_str(end);
+    if refusals.is_empty() { Ok(script) } else { Err(refusals) }
+}
+
+fn header(selection: &Selection, statements: usize) -> String {
+    let plain = |text: &str| text.chars().filter(|character| !character.is_control()).collect::<String>();
+    let what = match selection {
+        Selection::Record(id) => format!("record {id}"),
+        Selection::Transaction(id) => format!("transaction {}", plain(id)),
+        Selection::User { name: Some(name), .. } => format!("what {} did", plain(name)),
+        Selection::User { id, .. } => format!("what user {} did", id.unwrap_or_default()),
+    };
+    format!(
+        "-- Takes back {what}: {statements} statements, newest change first. Read it, then run it as one: it changes everything or nothing,\n\
+         -- and fails if a row is not as the log says.\n"
+    )
+}
+
+/// One way to write SQL.
+trait Writer {
+    /// What comes before and after the statements.
+    fn frame(&self) -> (&'static str, &'static str);
+    /// A step with its check; steps are numbered from 1.
+    fn step(&self, step: &Step, number: usize) -> Result<String, String>;
+}
+
+/// A name in its quotes; a quote within is doubled.
+fn quoted(name: &str, open: char, close: char) -> Result<String, String> {
+    if name.is_empty() || name.contains('\0') {
+        return Err("it has a name that can't be quoted".to_owned());
+    }
+    Ok(format!("{open}{}{close}", name.replace(close, &format!("{close}{close}"))))
+}
+
+/// A table with its schema. The log has it unquoted, so a name with more dots than parts could be two tables.
+fn table(name: &str, parts: usize, open: char, close: char) -> Result<String, String> {
+    if name.split('.').count() > parts {
+        return Err(format!("`{name}` could be several tables"));
+    }
+    let parts: Result<Vec<String>, String> = name.split('.').map(|part| quoted(part, open, close)).collect();
+    Ok(parts?.join("."))
+}
+
+/// A text between single quotes, where a backslash is a character as any other.
+fn text(value: &str) -> Result<String, String> {
+    if value.contains('\0') {
+        return Err("it has a text with a NUL character".to_owned());
+    }
+    Ok(format!("'{}'", value.replace('\'', "''")))
+}
+
+fn list<'a>(
+    fields: impl Iterator<Item = &'a Field>,
+    separator: &str,
+    write: impl Fn(&Field) -> Result<String, String>,
+) -> Result<String, String> {
+    let items: Result<Vec<String>, String> = fields.map(write).collect();
+    Ok(items?.join(separator))
+}
+
+struct Postgresql;
+
+impl Postgresql {
+    fn name(name: &str) -> Result<String, String> {
+        quoted(name, '"', '"')
+    }
+
+    /// A row as the table's own type reads it from JSON, so that no value needs its type named.
+    fn row<'a>(table: &str, fields: impl Iterator<Item = &'a Field>) -> Result<String, String> {
+        let object = list(fields, ",", |(name, value)| Ok(format!("{}:{}", serde_json::Value::from(name.as_str()), value.get())))?;
+        Ok(format!("json_populate_record(NULL::{table}, {})", text(&format!("{{{object}}}"))?))
+    }
+
+    fn statement(step: &Step) -> Result<String, String> {
+        let table = table(&step.table, 2, '"', '"')?;
+        let now = Self::row(&table, step.key.iter().chain(&step.expected))?;
+        let key = list(step.key.iter(), " AND ", |(name, _)| Ok(format!("t.{0} = n.{0}", Self::name(name)?)))?;
+        let others = list(step.expected.iter(), "", |(name, _)| {
+            Ok(format!(" AND t.{0}::text IS NOT DISTINCT FROM n.{0}::text", Self::name(name)?))
+        })?;
+        Ok(match &step.inverse {
+            Inverse::Delete => format!("DELETE FROM {table} AS t USING {now} AS n\nWHERE {key}{others};"),
+            Inverse::Update(set) => {
+                let kept = step.expected.iter().chain(&step.key).filter(|(name, _)| !set.iter().any(|(changed, _)| changed == name));
+                let old = Self::row(&table, set.iter().chain(kept))?;
+                let set = list(set.iter(), ", ", |(name, _)| Ok(format!("{0} = o.{0}", Self::name(name)?)))?;
+                format!("UPDATE {table} AS t SET {set}\nFROM {old} AS o, {now} AS n\nWHERE {key}{others};")
+            }
+            Inverse::Insert(row) => {
+                let names = list(row.iter(), ", ", |(name, _)| Self::name(name))?;
+                let values = list(row.iter(), ", ", |(name, _)| Ok(format!("o.{}", Self::name(name)?)))?;
+                let row = Self::row(&table, row.iter())?;
+                format!("INSERT INTO {table} ({names}) OVERRIDING SYSTEM VALUE\nSELECT {values} FROM {row} AS o;")
+            }
+        })
+    }
+}
+
+impl Writer for Postgresql {
+    fn frame(&self) -> (&'static str, &'static str) {
+        (include_str!("postgresql_begin.sql"), include_str!("postgresql_end.sql"))
+    }
+
+    fn step(&self, step: &Step, _: usize) -> Result<String, String> {
+        let statement = Self::statement(step)?;
+        let mut tag = "$undo$".to_owned();
+        for attempt in 1.. {
+            if !statement.contains(&tag) {
+                break;
+            }
+            tag = format!("$undo{attempt}$");
+        }
+        let reason = format!("record {}: the row is not as it left it", step.record);
+        Ok(format!(
+            "DO {tag} DECLARE n bigint; BEGIN\n{statement}\nGET DIAGNOSTICS n = ROW_COUNT;\n\
+             IF n <> 1 THEN RAISE EXCEPTION '{reason}'; END IF;\nEND {tag};\n"
+        ))
+    }
+}
+
+/// Statements with literals: what differs between the other dialects.
+struct Literals<'a> {
+    table: String,
+    name: &'a dyn Fn(&str) -> Result<String, String>,
+    value: &'a dyn Fn(&RawValue) -> Result<String, String>,
+    equal: &'a str,
+    /// Follows the conditions of every statement.
+    guard: &'a str,
+    /// What an INSERT selects from.
+    nothing: &'a str,
+}
+
+impl Literals<'_> {
+    fn statement(&self, step: &Step) -> Result<String, String> {
+        let condition = |(name, value): &Field| match value.get() {
+            "null" => Ok(format!("{} IS NULL", (self.name)(name)?)),
+            _ => Ok(format!("{} {} {}", (self.name)(name)?, self.equal, (self.value)(value)?)),
+        };
+        let found = list(step.key.iter().chain(&step.expected), " AND ", condition)?;
+        let (table, guard) = (&self.table, self.guard);
+        Ok(match &step.inverse {
+            Inverse::Delete => format!("DELETE FROM {table}\nWHERE {found}{guard};"),
+            Inverse::Update(set) => {
+                let set = list(set.iter(), ", ", |(name, value)| Ok(format!("{} = {}", (self.name)(name)?, (self.value)(value)?)))?;
+                format!("UPDATE {table} SET {set}\nWHERE {found}{guard};")
+            }
+            Inverse::Insert(row) => {
+                let names = list(row.iter(), ", ", |(name, _)| (self.name)(name))?;
+                let values = list(row.iter(), ", ", |(_, value)| (self.value)(value))?;
+                format!("INSERT INTO {table} ({names})\nSELECT {values}{}{guard};", self.nothing)
+            }
+        })
+    }
+}
+
+/// The hexadecimal digits of a value that every way in writes for bytes: `\\x00ff`. A text of this form is taken for bytes, too.
+fn bytes(text: &str) -> Option<&str> {
+    let digits = text.strip_prefix("\\x")?;
+    (digits.len() % 2 == 0 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))).then_some(digits)
+}
+
+fn number(value: &RawValue) -> Option<&str> {
+    let text = value.get();
+    text.starts_with(|first: char| first == '-' || first.is_ascii_digit()).then_some(text)
+}
+
+struct Sqlite;
+
+impl Sqlite {
+    fn value(value: &RawValue) -> Result<String, String> {
+        Ok(match (value.get(), number(value)) {
+            ("null", _) => "NULL".to_owned(),
+            ("true", _) => "1".to_owned(),
+            ("false", _) => "0".to_owned(),
+            (_, Some(number)) => number.to_owned(),
+            _ => match bytes(&content(value)) {
+                Some(digits) => format!("X'{digits}'"),
+                None => text(&content(value))?,
+            },
+        })
+    }
+}
+
+impl Writer for Sqlite {
+    fn frame(&self) -> (&'static str, &'static str) {
+        (include_str!("sqlite_begin.sql"), include_str!("sqlite_end.sql"))
+    }
+
+    fn step(&self, step: &Step, number: usize) -> Result<String, String> {
+        let name = |name: &str| quoted(name, '"', '"');
+        let (schema, rest) = step.table.split_once('.').unwrap_or(("main", &step.table));
+        let table = format!("{}.{}", name(schema)?, name(rest)?);
+        let guard = format!(" AND (SELECT count(*) FROM temp.muniment_undo) = {}", number - 1);
+        let literals = Literals { table, name: &name, value: &Self::value, equal: "IS", guard: &guard, nothing: " WHERE 1" };
+        Ok(format!("{}\nINSERT OR ROLLBACK INTO temp.muniment_undo (found) SELECT changes();\n", literals.statement(step)?))
+    }
+}
+
+struct Mysql;
+
+impl Mysql {
+    fn value(value: &RawValue) -> Result<String, String> {
+        Ok(match (value.get(), number(value)) {
+            ("null", _) => "NULL".to_owned(),
+            ("true", _) => "TRUE".to_owned(),
+            ("false", _) => "FALSE".to_owned(),
+            (_, Some(number)) => number.to_owned(),
+            (json, _) if json.starts_with(['{', '[']) => format!("CAST({} AS JSON)", Self::text(json)?),
+            _ => match bytes(&content(value)) {
+                Some(digits) => format!("X'{digits}'"),
+                None => Self::text(&content(value))?,
+            },
+        })
+    }
+
+    /// A backslash means what the session's mode says, so a text with one is written byte by byte.
+    fn text(value: &str) -> Result<String, String> {
+        if value.contains('\\') { Ok(format!("_utf8mb4 X'{}'", hex::encode(value))) } else { text(value) }
+    }
+}
+
+impl Writer for Mysql {
+    fn frame(&self) -> (&'static str, &'static str) {
+        (include_str!("mysql_begin.sql"), include_str!("mysql_end.sql"))
+    }
+
+    fn step(&self, step: &Step, number: usize) -> Result<String, String> {
+        let name = |name: &str| quoted(name, '`', '`');
+        let guard = format!(" AND (SELECT count(*) FROM muniment_undo) = {}", number - 1);
+        let literals = Literals {
+            table: table(&step.table, 2, '`', '`')?,
+            name: &name,
+            value: &Self::value,
+            equal: "<=>",
+            guard: &guard,
+            nothing: " FROM DUAL WHERE TRUE",
+        };
+        Ok(format!("{}\nINSERT INTO muniment_undo (found) VALUES (ROW_COUNT());\n", literals.statement(step)?))
+    }
+}
+
+struct Sqlserver;
+
+impl Sqlserver {
+    fn value(value: &RawValue) -> Result<String, String> {
+        Ok(match (value.get(), number(value)) {
+            ("null", _) => "NULL".to_owned(),
+            ("true", _) => "1".to_owned(),
+            ("false", _) => "0".to_owned(),
+            (_, Some(number)) => number.to_owned(),
+            _ => match bytes(&content(value)) {
+                Some(digits) => format!("0x{digits}"),
+                None => format!("N{}", text(&content(value))?),
+            },
+        })
+    }
+}
+
+impl Writer for Sqlserver {
+    fn frame(&self) -> (&'static str, &'static str) {
+        (include_str!("sqlserver_begin.sql"), include_str!("sqlserver_end.sql"))
+    }
+
+    fn step(&self, step: &Step, _: usize) -> Result<String, String> {
+        let name = |name: &str| quoted(name, '[', ']');
+        let literals =
+            Literals { table: table(&step.table, 3, '[', ']')?, name: &name, value: &Self::value, equal: "=", guard: "", nothing: "" };
+        let statement = literals.statement(step)?;
+        let reason = format!("record {}: the row is not as it left it", step.record);
+        Ok(format!("{statement}\nIF @@ROWCOUNT <> 1 THROW 50000, N'{reason}', 1;\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

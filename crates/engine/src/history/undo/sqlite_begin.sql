@@ -1,0 +1,3 @@
+BEGIN IMMEDIATE;
+-- Holds a row for every statement that found what it looked for. A check that fails rolls back, and this table with it.
+CREATE TEMP TABLE muniment_undo (found INTEGER NOT NULL CHECK (found = 1));

@@ -1,0 +1,2 @@
+DROP TABLE temp.muniment_undo;
+COMMIT;

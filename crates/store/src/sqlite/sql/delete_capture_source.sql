@@ -1,0 +1,1 @@
+DELETE FROM capture_source WHERE name = $1

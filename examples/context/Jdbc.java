@@ -1,0 +1,16 @@
+import java.sql.Connection;
+import java.sql.PreparedStatement;
+import java.sql.SQLException;
+
+/** JDBC: call it after setAutoCommit(false), before the first write of the transaction. */
+public final class Jdbc {
+    private Jdbc() {}
+
+    /** Says who makes the changes of this transaction; {@code context} is a JSON object. */
+    public static void context(Connection connection, String context) throws SQLException {
+        try (PreparedStatement statement = connection.prepareStatement("SELECT muniment.context(?::jsonb)")) {
+            statement.setString(1, context);
+            statement.execute();
+        }
+    }
+}
