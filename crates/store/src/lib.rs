@@ -87,7 +87,7 @@ impl Store {
             _lock: lock,
         };
         if !store.read_only {
-            store.db.remove_flushed(None).await?;
+            store.db.remove_flushed().await?;
             store.sweep_orphans().await?;
         }
         Ok((Arc::new(store), loaded))
