@@ -2,6 +2,7 @@
 
 pub mod catalog;
 pub mod db;
+mod entity_filter;
 mod error;
 mod flush;
 pub mod hot;

@@ -284,7 +284,8 @@ impl CommitDb for SqliteDb {
     }
 
     async fn remove_flushed(&self) -> Result<()> {
-        let ranges = sqlx::query(sql!("select_flushed")).fetch_all(&self.readers).await.map_err(StoreError::database("reading what was flushed"))?;
+        let ranges =
+            sqlx::query(sql!("select_flushed")).fetch_all(&self.readers).await.map_err(StoreError::database("reading what was flushed"))?;
         for range in &ranges {
             self.remove_range(&rows::text(range, "stream")?, rows::unsigned(range, "first")?, rows::unsigned(range, "end_index")?).await?;
         }
