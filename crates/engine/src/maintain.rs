@@ -99,7 +99,10 @@ fn publisher(engine: &Arc<Engine>) -> JoinHandle<()> {
                 }
             }
             drop(engine);
-            tokio::time::sleep(PUBLISH_EVERY).await;
+            tokio::select! {
+                () = tokio::time::sleep(PUBLISH_EVERY) => {}
+                _ = stopping.wait_for(|stop| *stop) => return,
+            }
         }
     })
 }

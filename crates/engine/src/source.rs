@@ -8,12 +8,14 @@ use muniment_model::{Format, Table};
 use std::collections::VecDeque;
 use std::io::Read;
 use std::sync::Arc;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use xxhash_rust::xxh3::Xxh3;
 
 /// Bytes of a chunk: large enough for parallel work and few commits, small enough to bound memory.
 const CHUNK_BYTES: usize = 2 << 20;
+/// Chunks that may wait for their commit: the next commit is made of what gathers during the last.
+const COMMITTING: usize = 6;
 
 /// A source of NDJSON records.
 pub struct FileIngest<'a> {
@@ -155,37 +157,39 @@ impl Engine {
         let mut progress = Progress { bytes: chunks.position.bytes, lines: chunks.position.lines, records: 0 };
         report(progress);
         let mut before = chunks.position.to_stored();
-        let in_flight = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) + 3;
+        let mut lines = progress.lines;
+        let mut chunks = read_ahead(chunks);
+        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let mut preparing: VecDeque<(Position, JoinHandle<Result<Prepared>>)> = VecDeque::new();
         let mut committing: VecDeque<(Position, oneshot::Receiver<Result<Receipt>>)> = VecDeque::new();
         let mut ended = false;
         loop {
-            while !ended && preparing.len() + committing.len() < in_flight {
-                let (returned, next) = blocking(move || chunks.next().map(|next| (chunks, next))).await?;
-                chunks = returned;
-                match next {
+            tokio::select! {
+                Some((position, receipt)) = front(&mut committing) => {
+                    committing.pop_front();
+                    let receipt = receipt.map_err(|_| EngineError::Stopped)??;
+                    let records = progress.records + receipt.records as u64;
+                    progress = Progress { bytes: position.bytes, lines: position.lines, records };
+                    report(progress);
+                }
+                Some((position, prepared)) = front(&mut preparing), if committing.len() < COMMITTING => {
+                    preparing.pop_front();
+                    let mut prepared = prepared.map_err(|_| EngineError::Stopped)??;
+                    let after = std::mem::replace(&mut before, position.to_stored());
+                    let value = before.clone();
+                    prepared.position = name.clone().map(|source| SourcePosition { source, value, after: Some(after) });
+                    self.wait_for_space().await;
+                    committing.push_back((position, self.enqueue(prepared).await?));
+                }
+                chunk = chunks.recv(), if !ended && preparing.len() <= cores => match chunk.transpose()? {
                     Some((bytes, position)) => {
-                        let before = preparing.back().map(|(position, _)| position.lines);
-                        let before = before.or_else(|| committing.back().map(|(position, _)| position.lines)).unwrap_or(progress.lines);
-                        let lines = (position.lines + 1 - before, before);
-                        preparing.push_back((position, self.prepare_chunk(table, bytes, lines)));
+                        let before = std::mem::replace(&mut lines, position.lines);
+                        preparing.push_back((position, self.prepare_chunk(table, bytes, (position.lines + 1 - before, before))));
                     }
                     None => ended = true,
-                }
+                },
+                else => return Ok(progress),
             }
-            while committing.is_empty() || preparing.front().is_some_and(|(_, task)| task.is_finished()) {
-                let Some((position, task)) = preparing.pop_front() else { break };
-                let mut prepared = task.await.map_err(|_| EngineError::Stopped)??;
-                let after = std::mem::replace(&mut before, position.to_stored());
-                let value = before.clone();
-                prepared.position = name.clone().map(|source| SourcePosition { source, value, after: Some(after) });
-                self.wait_for_space().await;
-                committing.push_back((position, self.enqueue(prepared).await?));
-            }
-            let Some((position, task)) = committing.pop_front() else { return Ok(progress) };
-            let receipt = task.await.map_err(|_| EngineError::Stopped)??;
-            progress = Progress { bytes: position.bytes, lines: position.lines, records: progress.records + receipt.records as u64 };
-            report(progress);
         }
     }
 
@@ -210,6 +214,26 @@ impl Engine {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
     }
+}
+
+/// Reads chunks on a thread of its own, one ahead of who takes them.
+fn read_ahead(mut chunks: Chunks) -> mpsc::Receiver<Result<(Vec<u8>, Position)>> {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::task::spawn_blocking(move || {
+        while let Some(next) = chunks.next().transpose() {
+            let failed = next.is_err();
+            if sender.blocking_send(next).is_err() || failed {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+/// What the oldest of several waits for, once it is there; `None` if there is none. It stays where it is.
+async fn front<T>(waiting: &mut VecDeque<(Position, impl Future<Output = T> + Unpin)>) -> Option<(Position, T)> {
+    let (position, task) = waiting.front_mut()?;
+    Some((*position, task.await))
 }
 
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {

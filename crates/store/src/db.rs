@@ -213,8 +213,10 @@ pub trait CommitDb: Send + Sync + std::fmt::Debug {
     async fn commit(&self, commit: &Commit) -> Result<()>;
     /// Swaps a new file in; durable when it returns.
     async fn replace(&self, replacement: &Replacement) -> Result<()>;
-    /// Removes batches that a flush has replaced: those of a range, or all.
-    async fn remove_flushed(&self, range: Option<(&str, u64, u64)>) -> Result<()>;
+    /// Removes all batches that files have replaced.
+    async fn remove_flushed(&self) -> Result<()>;
+    /// Removes the batches of a range that one file has replaced.
+    async fn remove_flushed_range(&self, stream: &str, first: u64, end: u64) -> Result<()>;
     /// Gives space that is no longer used back to the file system. Takes a while; not for the hot path.
     async fn reclaim(&self) -> Result<()>;
     /// Hashes and body of the batch that starts at this index.

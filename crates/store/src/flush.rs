@@ -161,7 +161,7 @@ impl Store {
             retired.extract_if(.., |run| !held(run)).collect::<Vec<_>>()
         };
         for run in free {
-            self.db.remove_flushed(Some((&run.stream, run.first, run.end))).await?;
+            self.db.remove_flushed_range(&run.stream, run.first, run.end).await?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 pub mod catalog;
 pub mod db;
+mod entity_filter;
 mod error;
 mod flush;
 pub mod hot;
@@ -87,7 +88,7 @@ impl Store {
             _lock: lock,
         };
         if !store.read_only {
-            store.db.remove_flushed(None).await?;
+            store.db.remove_flushed().await?;
             store.sweep_orphans().await?;
         }
         Ok((Arc::new(store), loaded))

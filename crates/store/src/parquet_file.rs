@@ -1,6 +1,7 @@
 //! Writing Parquet files: one stream, one month, in index order.
 
 use crate::db::{Extent, FileRow};
+use crate::entity_filter::{ENTITY, FilterBuilder};
 use crate::error::{Result, StoreError};
 use crate::objects::Objects;
 use crate::time::month_of;
@@ -25,12 +26,27 @@ const PAGE_ROWS: usize = 4096;
 
 /// Level of Zstandard compression.
 const ZSTD_LEVEL: i32 = 3;
+/// Level for documents, which the fast match finder of level 1 compresses better than the one of level 3, at less cost.
+const ZSTD_LEVEL_DOCUMENTS: i32 = 1;
+/// Bytes of a page of documents at most: what a point look-up has to decompress.
+const DOCUMENT_PAGE_BYTES: usize = 128 * 1024;
+/// Bytes of a dictionary at most. A column with more distinct values continues without one.
+const DICTIONARY_BYTES: usize = 128 * 1024;
+
+fn zstd(level: i32) -> Compression {
+    Compression::ZSTD(ZstdLevel::try_new(level).unwrap_or_default())
+}
+
+/// Whether the records of a log name entities: they are looked up by table and key together, see [`crate::entity_filter`].
+pub fn has_entities(table: &Table) -> bool {
+    ENTITY.iter().all(|name| table.columns.iter().any(|column| column.name == *name))
+}
 
 /// How a log's files are written.
 pub fn writer_properties(table: &Table) -> WriterProperties {
     let mut builder = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default()))
+        .set_compression(zstd(ZSTD_LEVEL))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_write_batch_size(1024)
@@ -49,16 +65,26 @@ pub fn writer_properties(table: &Table) -> WriterProperties {
     }
     for column in table.columns {
         let path = ColumnPath::from(column.name);
-        if matches!(column.ty, muniment_model::Type::Json { .. }) {
-            builder = builder
-                .set_column_dictionary_enabled(path.clone(), false)
-                .set_column_statistics_enabled(path.clone(), EnabledStatistics::None);
+        match column.ty {
+            muniment_model::Type::Json { .. } => {
+                builder = builder
+                    .set_column_dictionary_enabled(path.clone(), false)
+                    .set_column_data_page_size_limit(path.clone(), DOCUMENT_PAGE_BYTES)
+                    .set_column_compression(path.clone(), zstd(ZSTD_LEVEL_DOCUMENTS))
+                    .set_column_statistics_enabled(path.clone(), EnabledStatistics::None);
+            }
+            muniment_model::Type::Text { .. } => {
+                builder = builder
+                    .set_column_dictionary_page_size_limit(path.clone(), DICTIONARY_BYTES)
+                    .set_column_encoding(path.clone(), Encoding::DELTA_LENGTH_BYTE_ARRAY);
+            }
+            _ => {}
         }
         if matches!(column.ty, muniment_model::Type::Timestamp) {
             builder =
                 builder.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED);
         }
-        if column.lookup {
+        if column.lookup && !(has_entities(table) && column.name == "primary_key") {
             builder = builder
                 .set_column_bloom_filter_enabled(path.clone(), true)
                 .set_column_bloom_filter_max_ndv(path.clone(), ROW_GROUP_ROWS as u64)
@@ -89,6 +115,7 @@ pub struct FileWriter {
     event_time: &'static str,
     extent: Option<Extent>,
     nodes: Vec<Node>,
+    filters: Option<FilterBuilder>,
     previous_hash: Hash,
 }
 
@@ -106,6 +133,7 @@ impl FileWriter {
             event_time: event_time_column(table),
             extent: None,
             nodes: Vec::new(),
+            filters: has_entities(table).then(|| FilterBuilder::new(ROW_GROUP_ROWS)).transpose()?,
             previous_hash,
         })
     }
@@ -133,6 +161,9 @@ impl FileWriter {
         let stored = column(batch, "blockchain_hash")?.as_fixed_size_binary();
         let hashes = stored.iter().map(|hash| to_hash(hash.unwrap_or_default())).collect::<Result<Vec<_>>>()?;
         append_nodes(&mut self.nodes, muniment_ledger::compact_range(extent.first, &hashes));
+        if let Some(filters) = &mut self.filters {
+            filters.add(batch)?;
+        }
         self.writer.write(batch).map_err(StoreError::parquet(&self.scratch.0.to_string_lossy()))
     }
 
@@ -142,8 +173,15 @@ impl FileWriter {
     }
 
     /// Finishes the file and moves it to its place; `None` if nothing was written.
-    pub fn finish(self, objects: &Objects) -> Result<Option<FileRow>> {
+    pub fn finish(mut self, objects: &Objects) -> Result<Option<FileRow>> {
         let name = self.scratch.0.to_string_lossy().into_owned();
+        self.writer.flush().map_err(StoreError::parquet(&name))?;
+        if let Some(filters) = self.filters.take()
+            && let Some((bytes, entry)) = filters.finish(self.writer.bytes_written() as u64)?
+        {
+            self.writer.write_all(&bytes).map_err(StoreError::file("writing", &self.scratch.0))?;
+            self.writer.append_key_value_metadata(entry);
+        }
         self.writer.close().map_err(StoreError::parquet(&name))?;
         let Some(extent) = self.extent else { return Ok(None) };
         let (sha256, bytes) = hash_file(&self.scratch.0)?;

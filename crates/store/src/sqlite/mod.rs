@@ -29,6 +29,9 @@ const PAGE_BYTES: u32 = 16 * 1024;
 /// Pages of write-ahead log after which SQLite moves them into the database file: 64 MiB.
 const CHECKPOINT_PAGES: u32 = 4096;
 
+/// Batches removed at a time.
+const REMOVE_BATCHES: i64 = 64;
+
 /// A commit database in an SQLite file.
 #[derive(Debug)]
 pub struct SqliteDb {
@@ -59,6 +62,19 @@ impl SqliteDb {
     pub async fn open_read_only(path: &Path) -> Result<Self> {
         let readers = pool(4).connect_with(options_read(path)).await.map_err(StoreError::database("opening"))?;
         Ok(Self { writer: readers.clone(), readers, read_only: true })
+    }
+
+    /// Removes a flushed range's batches, a few at a time so that commits come in between, then the range.
+    async fn remove_range(&self, stream: &str, first: u64, end: u64) -> Result<()> {
+        let fail = || StoreError::database("removing flushed batches");
+        loop {
+            let mut connection = self.write().await?;
+            let batches = sqlx::query(sql!("delete_hot_batches")).bind(stream).bind(first as i64).bind(end as i64).bind(REMOVE_BATCHES);
+            if batches.execute(&mut *connection).await.map_err(fail())?.rows_affected() == 0 {
+                sqlx::query(sql!("delete_flushed")).bind(stream).bind(first as i64).execute(&mut *connection).await.map_err(fail())?;
+                return Ok(());
+            }
+        }
     }
 
     async fn write(&self) -> Result<PoolConnection<Sqlite>> {
@@ -224,7 +240,7 @@ async fn write_replacement(connection: &mut SqliteConnection, replacement: &Repl
     let file = &replacement.file;
     rows::insert_file(&mut transaction, file, replacement.time).await?;
     if replacement.flushes {
-        sqlx::query(sql!("mark_flushed"))
+        sqlx::query(sql!("insert_flushed"))
             .bind(&file.extent.stream)
             .bind(file.extent.first as i64)
             .bind(file.extent.end as i64)
@@ -269,16 +285,17 @@ impl CommitDb for SqliteDb {
         settle(connection, outcome).await
     }
 
-    async fn remove_flushed(&self, range: Option<(&str, u64, u64)>) -> Result<()> {
-        let mut connection = self.write().await?;
-        let query = match range {
-            Some((stream, first, end)) => {
-                sqlx::query(sql!("delete_hot_batches")).bind(stream.to_owned()).bind(first as i64).bind(end as i64)
-            }
-            None => sqlx::query(sql!("delete_flushed")),
-        };
-        query.execute(&mut *connection).await.map_err(StoreError::database("removing flushed batches"))?;
+    async fn remove_flushed(&self) -> Result<()> {
+        let ranges =
+            sqlx::query(sql!("select_flushed")).fetch_all(&self.readers).await.map_err(StoreError::database("reading what was flushed"))?;
+        for range in &ranges {
+            self.remove_range(&rows::text(range, "stream")?, rows::unsigned(range, "first")?, rows::unsigned(range, "end_index")?).await?;
+        }
         Ok(())
+    }
+
+    async fn remove_flushed_range(&self, stream: &str, first: u64, end: u64) -> Result<()> {
+        self.remove_range(stream, first, end).await
     }
 
     async fn reclaim(&self) -> Result<()> {

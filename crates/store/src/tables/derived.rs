@@ -142,7 +142,7 @@ fn hashes(batch: &RecordBatch) -> Result<ArrayRef> {
     Ok(Arc::new(texts.finish()))
 }
 
-fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
+pub(super) fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
     batch.column_by_name(name).ok_or_else(|| DataFusionError::Internal(format!("there is no column {name}")))
 }
 

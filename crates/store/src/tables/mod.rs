@@ -2,10 +2,13 @@
 
 mod derived;
 mod hot_scan;
+mod lookup;
 mod prune;
+mod reader;
 
 use crate::Store;
 use crate::flush::log_table;
+use crate::parquet_file::has_entities;
 use crate::{Snapshot, StoreError};
 use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef};
 use async_trait::async_trait;
@@ -14,7 +17,6 @@ use datafusion::common::{DFSchema, DataFusionError, Result, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::object_store::ObjectStoreUrl;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::logical_expr::utils::conjunction;
@@ -25,7 +27,9 @@ use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::union::UnionExec;
 use derived::DERIVED;
+use lookup::Entities;
 use muniment_model::Table;
+use reader::LocalFiles;
 use std::sync::Arc;
 
 /// Where DataFusion finds the files of the store.
@@ -79,7 +83,7 @@ impl LogTable {
 
     /// The files and hot batches that a query needs, columns by position in the physical schema. The planner pushes filters down to the files by itself, unless
     /// the plan will be `opaque` to it.
-    fn physical_scan(
+    async fn physical_scan(
         &self,
         state: &dyn Session,
         snapshot: &Snapshot,
@@ -90,7 +94,7 @@ impl LogTable {
         let mut plans = Vec::with_capacity(2);
         let files = prune::files(self.table, snapshot, &self.physical, predicate)?;
         if !files.is_empty() {
-            plans.push(self.file_scan(state, &files, projection, predicate.filter(|_| opaque))?);
+            plans.extend(self.file_scan(state, &files, projection, predicate, opaque).await?);
         }
         let hot = prune::batches(self.table, snapshot, &self.physical, predicate)?;
         if !hot.is_empty() {
@@ -105,29 +109,37 @@ impl LogTable {
         }
     }
 
-    fn file_scan(
+    async fn file_scan(
         &self,
         state: &dyn Session,
         files: &[Arc<crate::db::FileRow>],
         projection: &[usize],
         predicate: Option<&Arc<dyn PhysicalExpr>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
-        let reader = CachedParquetFileReaderFactory::new(self.store.objects().object_store(), cache);
+        opaque: bool,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let partitions = state.config().target_partitions().max(1);
+        let reader = Arc::new(LocalFiles::new(self.store.objects(), state.runtime_env().cache_manager.get_file_metadata_cache()));
+        let entities = predicate.filter(|_| has_entities(self.table)).and_then(Entities::of);
+        let looked_up = match entities {
+            Some(entities) => lookup::select(&entities, files, (self.store.objects(), &reader, &self.physical), partitions).await?,
+            None => None,
+        };
+        if looked_up.as_ref().is_some_and(Vec::is_empty) {
+            return Ok(None);
+        }
         let mut source = ParquetSource::new(self.physical.clone())
-            .with_parquet_file_reader_factory(Arc::new(reader))
-            .with_pushdown_filters(true)
+            .with_parquet_file_reader_factory(reader)
+            .with_pushdown_filters(looked_up.is_none())
             .with_reorder_filters(true)
-            .with_bloom_filter_on_read(true)
+            .with_bloom_filter_on_read(looked_up.is_none())
             .with_enable_page_index(true);
-        if let Some(predicate) = predicate {
+        if let Some(predicate) = predicate.filter(|_| opaque && looked_up.is_none()) {
             source = source.with_predicate(predicate.clone());
         }
-        let partitions = state.config().target_partitions().clamp(1, files.len());
-        let mut groups = vec![FileGroup::default(); partitions];
-        for (at, file) in files.iter().enumerate() {
-            groups[at * partitions / files.len()].push(PartitionedFile::new(file.path.clone(), file.bytes));
-        }
+        let groups = match looked_up {
+            Some(groups) => groups.into_iter().map(FileGroup::new).collect(),
+            None => whole_files(files, partitions),
+        };
         let records: u64 = files.iter().map(|file| file.extent.records()).sum();
         let mut statistics = Statistics::new_unknown(&self.physical);
         statistics.num_rows = datafusion::common::stats::Precision::Exact(records as usize);
@@ -136,8 +148,18 @@ impl LogTable {
             .with_statistics(statistics)
             .with_projection_indices(Some(projection.to_vec()))?
             .build();
-        Ok(DataSourceExec::from_data_source(config))
+        Ok(Some(DataSourceExec::from_data_source(config)))
     }
+}
+
+/// The files in order, in groups of about the same number.
+fn whole_files(files: &[Arc<crate::db::FileRow>], partitions: usize) -> Vec<FileGroup> {
+    let partitions = partitions.clamp(1, files.len());
+    let mut groups = vec![FileGroup::default(); partitions];
+    for (at, file) in files.iter().enumerate() {
+        groups[at * partitions / files.len()].push(PartitionedFile::new(file.path.clone(), file.bytes));
+    }
+    groups
 }
 
 #[async_trait]
@@ -174,7 +196,7 @@ impl TableProvider for LogTable {
         let physical = |name: &str| self.physical.index_of(name);
         if !wanted.fields().iter().any(|field| DERIVED.contains(&field.name().as_str())) {
             let indices = wanted.fields().iter().map(|field| physical(field.name())).collect::<Result<Vec<_>, _>>()?;
-            return self.physical_scan(state, &snapshot, &indices, predicate.as_ref(), false);
+            return self.physical_scan(state, &snapshot, &indices, predicate.as_ref(), false).await;
         }
         let mut names: Vec<&str> = wanted.fields().iter().map(|f| f.name().as_str()).filter(|name| !DERIVED.contains(name)).collect();
         for needed in ["stream_index", "retention_years", "blockchain_hash"] {
@@ -183,7 +205,7 @@ impl TableProvider for LogTable {
             }
         }
         let indices = names.iter().map(|name| physical(name)).collect::<Result<Vec<_>, _>>()?;
-        let inner = self.physical_scan(state, &snapshot, &indices, predicate.as_ref(), true)?;
+        let inner = self.physical_scan(state, &snapshot, &indices, predicate.as_ref(), true).await?;
         let partitions = derived::partitions(&self.store, self.table, Arc::new(snapshot), &inner, &wanted);
         Ok(Arc::new(StreamingTableExec::try_new(wanted, partitions, None, [], false, None)?))
     }

@@ -1,1 +1,1 @@
-DELETE FROM hot_batch WHERE flushed_at IS NOT NULL
+DELETE FROM flushed WHERE stream = $1 AND first = $2

@@ -1,1 +1,3 @@
-DELETE FROM hot_batch WHERE stream = $1 AND first >= $2 AND end_index <= $3 AND flushed_at IS NOT NULL
+DELETE FROM hot_batch WHERE batch IN (
+    SELECT batch FROM hot_batch WHERE stream = $1 AND first >= $2 AND end_index <= $3 ORDER BY first LIMIT $4
+)

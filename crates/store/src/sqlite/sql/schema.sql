@@ -75,9 +75,17 @@ CREATE TABLE hot_batch (
     max_time    INTEGER NOT NULL,
     hashes      BLOB    NOT NULL CHECK (length(hashes) = 32 * (end_index - first)),
     body        BLOB    NOT NULL,
-    flushed_at  INTEGER,
     UNIQUE (stream, first)
 ) STRICT;
+
+-- Ranges whose batches a file has replaced, until the batches are removed. Not a column of the batch: an update would write its body anew.
+CREATE TABLE flushed (
+    stream      TEXT    NOT NULL REFERENCES stream (stream),
+    first       INTEGER NOT NULL,
+    end_index   INTEGER NOT NULL CHECK (end_index > first),
+    flushed_at  INTEGER NOT NULL,
+    PRIMARY KEY (stream, first)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE file (
     path          TEXT    PRIMARY KEY,

@@ -1,0 +1,1 @@
+SELECT stream, first, end_index FROM flushed ORDER BY stream, first
