@@ -42,9 +42,14 @@ pub struct PayloadEncoder {
     fixed: usize,
 }
 
+/// Bytes that a short copy moves at once, whatever its length: a single load and store instead of a call.
+const CHUNK: usize = 32;
+
 #[derive(Debug)]
 struct Column {
+    /// The encoded name, and zeros up to a multiple of [`CHUNK`].
     key: Vec<u8>,
+    key_length: usize,
     nulls: Option<NullBuffer>,
     values: Values,
 }
@@ -71,14 +76,17 @@ impl PayloadEncoder {
             if array.null_count() == array.len() {
                 continue;
             }
-            let mut key = Vec::new();
-            head(TEXT, column.name.len() as u64, &mut key);
+            let mut key = vec![0; LONGEST_HEAD];
+            let head = Writer { out: &mut key, at: 0 }.head(TEXT, column.name.len() as u64).at;
+            key.truncate(head);
             key.extend_from_slice(column.name.as_bytes());
-            columns.push(Column { key, nulls: array.nulls().filter(|nulls| nulls.null_count() > 0).cloned(), values });
+            let key_length = key.len();
+            key.resize(key_length.next_multiple_of(CHUNK), 0);
+            columns.push(Column { key, key_length, nulls: array.nulls().filter(|nulls| nulls.null_count() > 0).cloned(), values });
         }
-        columns.sort_by(|a, b| a.key.cmp(&b.key));
+        columns.sort_by(|a, b| a.key[..a.key_length].cmp(&b.key[..b.key_length]));
         let always = columns.iter().filter(|column| column.nulls.is_none()).count();
-        let fixed = LONGEST_HEAD + columns.iter().map(|column| column.key.len() + LONGEST_HEAD).sum::<usize>();
+        let fixed = LONGEST_HEAD + columns.iter().map(|column| column.key_length + LONGEST_HEAD).sum::<usize>();
         Ok(PayloadEncoder { columns, always, rows: batch.num_rows(), fixed })
     }
 
@@ -92,45 +100,55 @@ impl PayloadEncoder {
     /// # Panics
     ///
     /// If there is no such row.
-    #[inline]
     pub fn encode(&self, row: usize, out: &mut Vec<u8>) {
         assert!(row < self.rows, "row {row} of {}", self.rows);
+        let before = out.len();
+        let texts: usize = self.columns.iter().map(|column| column.values.text_bytes(row, row + 1)).sum();
+        out.resize(before + texts + self.fixed + CHUNK, 0);
+        let end = self.write(row, Writer { out, at: before }).at;
+        out.truncate(end);
+    }
+
+    /// Puts the payloads of all records into `bytes`, and their limits into `offsets`: payload i is `bytes[offsets[i]..offsets[i + 1]]`. What was in
+    /// them is overwritten.
+    pub fn encode_all(&self, bytes: &mut Vec<u8>, offsets: &mut Vec<usize>) {
+        offsets.clear();
+        offsets.reserve(self.rows + 1);
+        let texts: usize = self.columns.iter().map(|column| column.values.text_bytes(0, self.rows)).sum();
+        bytes.resize(texts + self.rows * self.fixed + CHUNK, 0);
+        let mut end = 0;
+        offsets.push(end);
+        for row in 0..self.rows {
+            end = self.write(row, Writer { out: bytes, at: end }).at;
+            offsets.push(end);
+        }
+        bytes.truncate(end);
+    }
+
+    /// Writes the payload of the record at `row` where there is room for it and a chunk more.
+    #[inline(always)]
+    fn write<'o>(&self, row: usize, out: Writer<'o>) -> Writer<'o> {
         let mut present = self.always;
         if present < self.columns.len() {
             present += self.columns.iter().filter(|column| column.nulls.as_ref().is_some_and(|nulls| nulls.is_valid(row))).count();
         }
-        head(MAP, present as u64, out);
+        let mut out = out.head(MAP, present as u64);
         for column in &self.columns {
             if column.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
                 continue;
             }
-            out.extend_from_slice(&column.key);
-            match &column.values {
+            out = out.bytes(&column.key, 0, column.key_length);
+            out = match &column.values {
                 Values::Text(offsets, bytes) => {
-                    let text = &bytes[offsets[row] as usize..offsets[row + 1] as usize];
-                    head(TEXT, text.len() as u64, out);
-                    out.extend_from_slice(text);
+                    let (start, end) = (offsets[row] as usize, offsets[row + 1] as usize);
+                    out.head(TEXT, (end - start) as u64).bytes(bytes, start, end)
                 }
-                Values::Int(values) => int(values[row], out),
-                Values::Bool(values) => out.push(FALSE + u8::from(values.value(row))),
-                Values::Decimal(values) => int(values[row] as i64, out),
-            }
+                Values::Int(values) => out.int(values[row]),
+                Values::Bool(values) => out.byte(FALSE + u8::from(values.value(row))),
+                Values::Decimal(values) => out.int(values[row] as i64),
+            };
         }
-    }
-
-    /// Appends the payloads of all records to `bytes`, and their limits to `offsets`: payload i is `bytes[offsets[i]..offsets[i + 1]]`. Both
-    /// are cleared first.
-    pub fn encode_all(&self, bytes: &mut Vec<u8>, offsets: &mut Vec<usize>) {
-        bytes.clear();
-        offsets.clear();
-        offsets.reserve(self.rows + 1);
-        let texts: usize = self.columns.iter().map(|column| column.values.text_bytes()).sum();
-        bytes.reserve(texts + self.rows * self.fixed);
-        offsets.push(0);
-        for row in 0..self.rows {
-            self.encode(row, bytes);
-            offsets.push(bytes.len());
-        }
+        out
     }
 }
 
@@ -158,12 +176,10 @@ impl Values {
         })
     }
 
-    fn text_bytes(&self) -> usize {
+    /// Bytes of the texts of some rows.
+    fn text_bytes(&self, first: usize, end: usize) -> usize {
         match self {
-            Values::Text(offsets, _) => match (offsets.first(), offsets.last()) {
-                (Some(first), Some(last)) => (last - first) as usize,
-                _ => 0,
-            },
+            Values::Text(offsets, _) => (offsets[end] - offsets[first]) as usize,
             _ => 0,
         }
     }
@@ -176,28 +192,53 @@ const MAP: u8 = 5 << 5;
 const FALSE: u8 = 0xf4;
 const LONGEST_HEAD: usize = 9;
 
-#[inline(always)]
-fn int(value: i64, out: &mut Vec<u8>) {
-    if value < 0 { head(NEGATIVE, !value as u64, out) } else { head(UNSIGNED, value as u64, out) }
+/// Writes into room that is there already: nothing grows and nothing is called for the few bytes of most values.
+struct Writer<'o> {
+    out: &'o mut [u8],
+    at: usize,
 }
 
-/// Writes the shortest head of a major type with its argument.
-#[inline(always)]
-fn head(major: u8, argument: u64, out: &mut Vec<u8>) {
-    match argument {
-        0..24 => out.push(major | argument as u8),
-        24..0x100 => out.extend_from_slice(&[major | 24, argument as u8]),
-        0x100..0x1_0000 => {
-            let [a, b] = (argument as u16).to_be_bytes();
-            out.extend_from_slice(&[major | 25, a, b]);
+impl Writer<'_> {
+    #[inline(always)]
+    fn byte(self, byte: u8) -> Self {
+        self.out[self.at] = byte;
+        Self { at: self.at + 1, ..self }
+    }
+
+    /// Writes `source[start..end]`; what follows in `out` may be overwritten, up to a chunk.
+    #[inline(always)]
+    fn bytes(self, source: &[u8], start: usize, end: usize) -> Self {
+        let Self { out, at } = self;
+        let length = end - start;
+        let chunk = |bytes: &[u8]| bytes.first_chunk::<CHUNK>().copied();
+        match (source.get(start..).and_then(chunk), out[at..].first_chunk_mut()) {
+            (Some(from), Some(to)) if length <= CHUNK => *to = from,
+            _ => out[at..at + length].copy_from_slice(&source[start..end]),
         }
-        0x1_0000..0x1_0000_0000 => {
-            let [a, b, c, d] = (argument as u32).to_be_bytes();
-            out.extend_from_slice(&[major | 26, a, b, c, d]);
-        }
-        _ => {
-            let [a, b, c, d, e, f, g, h] = argument.to_be_bytes();
-            out.extend_from_slice(&[major | 27, a, b, c, d, e, f, g, h]);
-        }
+        Self { out, at: at + length }
+    }
+
+    #[inline(always)]
+    fn int(self, value: i64) -> Self {
+        if value < 0 { self.head(NEGATIVE, !value as u64) } else { self.head(UNSIGNED, value as u64) }
+    }
+
+    /// Writes the shortest head of a major type with its argument.
+    #[inline(always)]
+    fn head(self, major: u8, argument: u64) -> Self {
+        let Self { out, at } = self;
+        let (first, length) = match argument {
+            0..24 => (argument as u8, 0),
+            24..0x100 => (24, 1),
+            0x100..0x1_0000 => (25, 2),
+            0x1_0000..0x1_0000_0000 => (26, 4),
+            _ => (27, 8),
+        };
+        let room: &mut [u8] = &mut out[at..at + LONGEST_HEAD];
+        room[0] = major | first;
+        // The argument's last bytes, first in the room; the rest is overwritten by what follows.
+        let bytes = argument.checked_shl(64 - 8 * length).unwrap_or(0).to_be_bytes();
+        room[1..].copy_from_slice(&bytes);
+        Self { out, at: at + 1 + length as usize }
     }
 }
