@@ -73,13 +73,10 @@ impl PartitionKey {
 
     /// Appends the salts of the records with these ids to `out`; faster than one by one.
     pub fn salts(&self, ids: &[i64], out: &mut Vec<Salt>) {
-        let mut states = vec![START; ids.len()];
-        sha256::compress_all(&self.inner, ids.len(), |i, blocks| blocks.push(id_block(ids[i])), |i, state| states[i] = *state);
-        let before = out.len();
-        out.resize(before + ids.len(), [0; 16]);
-        let salts = &mut out[before..];
-        let inner = |i: usize, blocks: &mut Vec<Block>| blocks.push(digest_block(&states[i]));
-        sha256::compress_all(&self.outer, ids.len(), inner, |i, state| salts[i] = salt_of(state));
+        let mut states = Vec::with_capacity(ids.len());
+        sha256::compress_each(&self.inner, ids.len(), |i| [id_block(ids[i])], |_, state| states.push(*state));
+        out.reserve(ids.len());
+        sha256::compress_each(&self.outer, ids.len(), |i| [digest_block(&states[i])], |_, state| out.push(salt_of(state)));
     }
 }
 
@@ -250,10 +247,9 @@ pub fn leaf_hashes(
     let n = ids.len();
     assert!(n == recorded_at.len() && n == payload_hashes.len() && n == stored.len(), "one of each for each record");
     let first_block = FirstBlock::new(stream);
-    let message = |i: usize, blocks: &mut Vec<Block>| {
+    let message = |i: usize| {
         let before = if i == 0 { &previous } else { &stored[i - 1] };
-        blocks.push(first_block.of(first_index + i as u64, ids[i], recorded_at[i], &payload_hashes[i]));
-        blocks.push(second_block(&payload_hashes[i], before));
+        [first_block.of(first_index + i as u64, ids[i], recorded_at[i], &payload_hashes[i]), second_block(&payload_hashes[i], before)]
     };
-    sha256::hash_all(n, message, out);
+    sha256::hash_each(n, message, out);
 }

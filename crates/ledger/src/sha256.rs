@@ -131,12 +131,44 @@ pub(crate) fn compress_all(start: &State, n: usize, write: impl Fn(usize, &mut V
     }
 }
 
+/// As [`compress_all`], for messages of `N` blocks each, in order.
+pub(crate) fn compress_each<const N: usize>(
+    start: &State,
+    n: usize,
+    message: impl Fn(usize) -> [Block; N],
+    mut done: impl FnMut(usize, &State),
+) {
+    let mut from = 0;
+    #[cfg(target_arch = "x86_64")]
+    if n >= FEW && *HAS_AVX512 {
+        // SAFETY: the CPU has the instructions, as just asked.
+        from = unsafe { avx512::compress_each(start, n, &message, &mut done) };
+    }
+    while from + 2 <= n {
+        let (mut first, mut second) = (*start, *start);
+        compress_pair(&mut first, &message(from)[..], &mut second, &message(from + 1)[..]);
+        (done(from, &first), done(from + 1, &second));
+        from += 2;
+    }
+    if from < n {
+        let mut state = *start;
+        compress(&mut state, &message(from)[..]);
+        done(from, &state);
+    }
+}
+
 /// Appends the hashes of messages `0..n` to `out`; `write` is as for [`compress_all`].
 pub(crate) fn hash_all(n: usize, write: impl Fn(usize, &mut Vec<Block>), out: &mut Vec<Hash>) {
     let before = out.len();
     out.resize(before + n, [0; 32]);
     let hashes = &mut out[before..];
     compress_all(&START, n, write, |i, state| hashes[i] = hash_of(state));
+}
+
+/// Appends the hashes of messages `0..n`, of `N` blocks each, to `out`.
+pub(crate) fn hash_each<const N: usize>(n: usize, message: impl Fn(usize) -> [Block; N], out: &mut Vec<Hash>) {
+    out.reserve(n);
+    compress_each(&START, n, message, |_, state| out.push(hash_of(state)));
 }
 
 /// Appends `prefix ‖ body` with its padding to a buffer.
@@ -441,6 +473,30 @@ mod avx512 {
         }
     }
 
+    /// Does whole groups of lanes only, and returns how many messages these were.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub(super) fn compress_each<const N: usize>(
+        start: &State,
+        n: usize,
+        message: impl Fn(usize) -> [Block; N],
+        mut done: impl FnMut(usize, &State),
+    ) -> usize {
+        let first = start.map(|word| _mm512_set1_epi32(word.cast_signed()));
+        let whole = n - n % LANES;
+        for from in (0..whole).step_by(LANES) {
+            let messages: [[Block; N]; LANES] = std::array::from_fn(|lane| message(from + lane));
+            let mut state = first;
+            for i in 0..N {
+                take_blocks(&mut state, messages.each_ref().map(|message| &message[i]));
+            }
+            let rows = state.map(|words| words_of(words));
+            for lane in 0..LANES {
+                done(from + lane, &rows.each_ref().map(|row| row[lane]));
+            }
+        }
+        whole
+    }
+
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     fn words_of(words: Words) -> [u32; LANES] {
@@ -536,31 +592,28 @@ mod avx512 {
     #[target_feature(enable = "avx512f,avx512bw")]
     fn load_words(blocks: [&Block; LANES]) -> [Words; 16] {
         let big_endian = _mm512_broadcast_i32x4(_mm_set_epi64x(0x0C0D_0E0F_0809_0A0B, 0x0405_0607_0001_0203));
-        let mut r = [_mm512_setzero_si512(); 16];
-        for (row, block) in r.iter_mut().zip(blocks) {
-            // SAFETY: a block is 64 readable bytes, and the load needs no alignment.
-            let loaded = unsafe { _mm512_loadu_si512(block.as_ptr().cast()) };
-            *row = _mm512_shuffle_epi8(loaded, big_endian);
-        }
-        // In each quarter of a row: words of two lanes, then of four.
-        let mut t = r;
-        for i in (0..16).step_by(4) {
-            let [a, b] = [_mm512_unpacklo_epi32(r[i], r[i + 1]), _mm512_unpackhi_epi32(r[i], r[i + 1])];
-            let [c, d] = [_mm512_unpacklo_epi32(r[i + 2], r[i + 3]), _mm512_unpackhi_epi32(r[i + 2], r[i + 3])];
-            t[i] = _mm512_unpacklo_epi64(a, c);
-            t[i + 1] = _mm512_unpackhi_epi64(a, c);
-            t[i + 2] = _mm512_unpacklo_epi64(b, d);
-            t[i + 3] = _mm512_unpackhi_epi64(b, d);
-        }
-        // Then the quarters: t[4j + k] has, in quarter q, word 4q + k of lanes 4j to 4j + 3.
-        let mut w = t;
-        for k in 0..4 {
-            let [a, b] = [_mm512_shuffle_i32x4::<0x44>(t[k], t[4 + k]), _mm512_shuffle_i32x4::<0xee>(t[k], t[4 + k])];
-            let [c, d] = [_mm512_shuffle_i32x4::<0x44>(t[8 + k], t[12 + k]), _mm512_shuffle_i32x4::<0xee>(t[8 + k], t[12 + k])];
-            w[k] = _mm512_shuffle_i32x4::<0x88>(a, c);
-            w[4 + k] = _mm512_shuffle_i32x4::<0xdd>(a, c);
-            w[8 + k] = _mm512_shuffle_i32x4::<0x88>(b, d);
-            w[12 + k] = _mm512_shuffle_i32x4::<0xdd>(b, d);
+        let mut w = [_mm512_setzero_si512(); 16];
+        for q in 0..4 {
+            // Words 4q to 4q + 3 of lanes j, 4 + j, 8 + j and 12 + j.
+            let mut r = [_mm512_setzero_si512(); 4];
+            for (j, row) in r.iter_mut().enumerate() {
+                let part = |lane: usize| {
+                    let bytes: &[u8; 16] = &blocks[lane].as_chunks().0[q];
+                    // SAFETY: `bytes` is 16 readable bytes, and the load needs no alignment.
+                    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+                };
+                let mut x = _mm512_castsi128_si512(part(j));
+                x = _mm512_mask_broadcast_i32x4(x, 0x00f0, part(4 + j));
+                x = _mm512_mask_broadcast_i32x4(x, 0x0f00, part(8 + j));
+                x = _mm512_mask_broadcast_i32x4(x, 0xf000, part(12 + j));
+                *row = _mm512_shuffle_epi8(x, big_endian);
+            }
+            let [a, b] = [_mm512_unpacklo_epi32(r[0], r[1]), _mm512_unpackhi_epi32(r[0], r[1])];
+            let [c, d] = [_mm512_unpacklo_epi32(r[2], r[3]), _mm512_unpackhi_epi32(r[2], r[3])];
+            w[4 * q] = _mm512_unpacklo_epi64(a, c);
+            w[4 * q + 1] = _mm512_unpackhi_epi64(a, c);
+            w[4 * q + 2] = _mm512_unpacklo_epi64(b, d);
+            w[4 * q + 3] = _mm512_unpackhi_epi64(b, d);
         }
         w
     }
@@ -607,6 +660,19 @@ mod tests {
             let (mut first, mut second) = (START, START);
             compress_pair(&mut first, &Message::new(&salt, &a), &mut second, &Message::new(&[], &b));
             prop_assert_eq!([hash_of(&first), hash_of(&second)], [expected(&salt, &a), expected(&[], &b)]);
+        }
+
+        #[test]
+        fn as_many_of_one_length_agree_with_sha2(bodies in prop::collection::vec(any::<[u8; 70]>(), 0..70)) {
+            let blocks = |i: usize| {
+                let mut blocks = Vec::new();
+                pad(&[], &bodies[i], &mut blocks);
+                [blocks[0], blocks[1]]
+            };
+            let mut hashes = vec![[9; 32]];
+            hash_each(bodies.len(), blocks, &mut hashes);
+            let all = bodies.iter().map(|body| expected(&[], body));
+            prop_assert_eq!(hashes, std::iter::once([9; 32]).chain(all).collect::<Vec<_>>());
         }
 
         #[test]

@@ -46,11 +46,11 @@ fn node_message(left: &Hash, right: &Hash) -> [Block; 2] {
 /// Appends the parents of an even number of nodes.
 fn parents(children: &[Hash], out: &mut Vec<Hash>) {
     let (pairs, _) = children.as_chunks();
-    let message = |i: usize, blocks: &mut Vec<Block>| {
+    let message = |i: usize| {
         let [left, right]: &[Hash; 2] = &pairs[i];
-        blocks.extend_from_slice(&node_message(left, right));
+        node_message(left, right)
     };
-    sha256::hash_all(pairs.len(), message, out);
+    sha256::hash_each(pairs.len(), message, out);
 }
 
 /// The compact range of the leaves from number `first` on: the shortest list of aligned nodes, left to right, that covers just these.
