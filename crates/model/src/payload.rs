@@ -292,9 +292,13 @@ impl Writer<'_> {
     fn bytes(self, source: &[u8], start: usize, end: usize) -> Self {
         let Self { out, at } = self;
         let length = end - start;
-        match (source.get(start..start + CHUNK), out.get_mut(at..at + CHUNK)) {
-            (Some(from), Some(to)) if length <= CHUNK => to.copy_from_slice(from),
-            _ => out[at..at + length].copy_from_slice(&source[start..end]),
+        if length <= CHUNK
+            && let Some(from) = source.get(start..).and_then(<[u8]>::first_chunk::<CHUNK>)
+            && let Some(to) = out.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<CHUNK>)
+        {
+            *to = *from;
+        } else {
+            out[at..at + length].copy_from_slice(&source[start..end]);
         }
         Self { out, at: at + length }
     }

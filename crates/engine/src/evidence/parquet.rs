@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Records decoded at a time: few enough for their columns and payloads to stay in a core's cache.
-const BATCH_ROWS: usize = 2048;
+const BATCH_ROWS: usize = 1024;
 /// Most rows of a row group that is read.
 const MAX_GROUP_ROWS: u64 = 1 << 24;
 
