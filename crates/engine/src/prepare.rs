@@ -53,6 +53,7 @@ pub(crate) fn hash_payloads(table: &'static Table, batch: &RecordBatch, ids: &[i
         key.salts(ids, salts);
         encoder.encode_all(bytes, offsets);
         payload_hashes(salts, bytes, offsets, &mut hashes);
+        bytes.truncate(SCRATCH_BYTES);
         bytes.shrink_to(SCRATCH_BYTES);
     });
     Ok(hashes)

@@ -58,32 +58,25 @@ impl PartitionKey {
             [block]
         };
         let (mut inner, mut outer) = (START, START);
-        sha256::compress_pair(&mut inner, &pad(0x36), &mut outer, &pad(0x5c));
+        sha256::compress_pair(&mut inner, &pad(0x36)[..], &mut outer, &pad(0x5c)[..]);
         Self { inner, outer }
     }
 
     /// The salt of the record with this id: the first 16 bytes of `HMAC-SHA-256(key, id)`.
     pub fn salt(&self, id: i64) -> Salt {
         let mut inner = self.inner;
-        sha256::compress(&mut inner, &[id_block(id)]);
+        sha256::compress(&mut inner, &[id_block(id)][..]);
         let mut outer = self.outer;
-        sha256::compress(&mut outer, &[digest_block(&inner)]);
+        sha256::compress(&mut outer, &[digest_block(&inner)][..]);
         salt_of(&outer)
     }
 
     /// Appends the salts of the records with these ids to `out`; faster than one by one.
     pub fn salts(&self, ids: &[i64], out: &mut Vec<Salt>) {
+        let mut states = Vec::with_capacity(ids.len());
+        sha256::compress_each(&self.inner, ids.len(), |i| [id_block(ids[i])], |_, state| states.push(*state));
         out.reserve(ids.len());
-        let (pairs, rest) = ids.as_chunks();
-        for &[a, b] in pairs {
-            let (mut first, mut second) = (self.inner, self.inner);
-            sha256::compress_pair(&mut first, &[id_block(a)], &mut second, &[id_block(b)]);
-            let (blocks_a, blocks_b) = ([digest_block(&first)], [digest_block(&second)]);
-            let (mut first, mut second) = (self.outer, self.outer);
-            sha256::compress_pair(&mut first, &blocks_a, &mut second, &blocks_b);
-            out.extend([salt_of(&first), salt_of(&second)]);
-        }
-        out.extend(rest.iter().map(|id| self.salt(*id)));
+        sha256::compress_each(&self.outer, ids.len(), |i| [digest_block(&states[i])], |_, state| out.push(salt_of(state)));
     }
 }
 
@@ -129,14 +122,7 @@ pub fn payload_hash(salt: &Salt, payload: &[u8]) -> Hash {
 /// If `offsets` is not one longer than `salts`, decreases, or points outside of `bytes`.
 pub fn payload_hashes(salts: &[Salt], bytes: &[u8], offsets: &[usize], out: &mut Vec<Hash>) {
     assert_eq!(offsets.len(), salts.len() + 1, "one more offset than salts");
-    out.reserve(salts.len());
-    let message = |i: usize| Message::new(&salts[i], &bytes[offsets[i]..offsets[i + 1]]);
-    for i in (0..salts.len() & !1).step_by(2) {
-        out.extend(sha256::hash_pair(&message(i), &message(i + 1)));
-    }
-    if salts.len() % 2 == 1 {
-        out.push(sha256::hash_one(&message(salts.len() - 1)));
-    }
+    sha256::hash_all(salts.len(), |i, blocks| sha256::pad(&salts[i], &bytes[offsets[i]..offsets[i + 1]], blocks), out);
 }
 
 /// What a record's `blockchain_hash` commits to.
@@ -167,7 +153,7 @@ impl Header {
 
     /// The record's `blockchain_hash`: `SHA-256(0x00 ‖ header)`.
     pub fn leaf_hash(&self) -> Hash {
-        sha256::hash_one(&[self.first_block(), second_block(&self.payload_hash, &self.previous_hash)])
+        sha256::hash_one(&[self.first_block(), second_block(&self.payload_hash, &self.previous_hash)][..])
     }
 
     fn first_block(&self) -> Block {
@@ -224,15 +210,15 @@ pub fn chain(stream: StreamId, first_index: u64, ids: &[i64], recorded_at: i64, 
     let mut previous = previous_hash;
     let mut state = START;
     if !ids.is_empty() {
-        sha256::compress(&mut state, &first_block(0));
+        sha256::compress(&mut state, &first_block(0)[..]);
     }
     for (i, payload_hash) in payload_hashes.iter().enumerate() {
         let mut ahead = START;
         let second = [second_block(payload_hash, &previous)];
         if i + 1 < ids.len() {
-            sha256::compress_pair(&mut state, &second, &mut ahead, &first_block(i + 1));
+            sha256::compress_pair(&mut state, &second[..], &mut ahead, &first_block(i + 1)[..]);
         } else {
-            sha256::compress(&mut state, &second);
+            sha256::compress(&mut state, &second[..]);
         }
         previous = sha256::hash_of(&state);
         hashes.push(previous);
@@ -260,16 +246,10 @@ pub fn leaf_hashes(
 ) {
     let n = ids.len();
     assert!(n == recorded_at.len() && n == payload_hashes.len() && n == stored.len(), "one of each for each record");
-    out.reserve(n);
     let first_block = FirstBlock::new(stream);
     let message = |i: usize| {
         let before = if i == 0 { &previous } else { &stored[i - 1] };
         [first_block.of(first_index + i as u64, ids[i], recorded_at[i], &payload_hashes[i]), second_block(&payload_hashes[i], before)]
     };
-    for i in (0..n & !1).step_by(2) {
-        out.extend(sha256::hash_pair(&message(i), &message(i + 1)));
-    }
-    if n % 2 == 1 {
-        out.push(sha256::hash_one(&message(n - 1)));
-    }
+    sha256::hash_each(n, message, out);
 }

@@ -28,7 +28,7 @@ pub fn leaf_hash(leaf: &[u8]) -> Hash {
 
 /// The hash of an inner node, `SHA-256(0x01 ‖ left ‖ right)`.
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    sha256::hash_one(&node_message(left, right))
+    sha256::hash_one(&node_message(left, right)[..])
 }
 
 #[inline]
@@ -45,13 +45,12 @@ fn node_message(left: &Hash, right: &Hash) -> [Block; 2] {
 
 /// Appends the parents of an even number of nodes.
 fn parents(children: &[Hash], out: &mut Vec<Hash>) {
-    let (fours, rest) = children.as_chunks();
-    for [a, b, c, d] in fours {
-        out.extend(sha256::hash_pair(&node_message(a, b), &node_message(c, d)));
-    }
-    if let [a, b] = rest {
-        out.push(node_hash(a, b));
-    }
+    let (pairs, _) = children.as_chunks();
+    let message = |i: usize| {
+        let [left, right]: &[Hash; 2] = &pairs[i];
+        node_message(left, right)
+    };
+    sha256::hash_each(pairs.len(), message, out);
 }
 
 /// The compact range of the leaves from number `first` on: the shortest list of aligned nodes, left to right, that covers just these.

@@ -91,6 +91,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mut bytes, mut offsets) = (Vec::new(), Vec::new());
     println!("encode");
     best(|| encoder.encode_all(&mut bytes, &mut offsets));
-    println!("  {} bytes of payload an event", bytes.len() / EVENTS);
+    println!("  {} bytes of payload an event", offsets.last().copied().unwrap_or_default() / EVENTS);
     Ok(())
 }

@@ -4,8 +4,9 @@
 
 use std::sync::Arc;
 
-use arrow_array::types::{Decimal128Type, Int64Type, TimestampMicrosecondType};
-use arrow_array::{ArrayRef, BooleanArray, Int64Array, PrimitiveArray, RecordBatch, StringArray};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Decimal128Type, Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow_array::{ArrayRef, BooleanArray, DictionaryArray, Int64Array, PrimitiveArray, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema};
 use minicbor::Decoder;
 use minicbor::data::Type as Cbor;
@@ -172,6 +173,24 @@ proptest! {
         prop_assert_eq!(&encode(log, &other), &payloads);
         for (from, payload) in payloads.iter().enumerate() {
             prop_assert_eq!(&encode(log, &other.slice(from, 1))[0], payload);
+        }
+    }
+
+    #[test]
+    fn texts_may_be_dictionaries(
+        (log, rows, times) in prop::sample::select(logs().to_vec()).prop_flat_map(|log| (Just(log), rows(log), 1..12_usize)),
+    ) {
+        // Each row several times: dictionaries that are used seldom and often.
+        let plain = batch(log, &rows.iter().cycle().take(rows.len() * times).cloned().collect::<Vec<_>>());
+        let arrays = plain.columns().iter().map(|array| match array.as_string_opt::<i32>() {
+            Some(texts) => Arc::new(texts.iter().collect::<DictionaryArray<Int32Type>>()) as ArrayRef,
+            None => array.clone(),
+        });
+        let other = RecordBatch::try_from_iter(log.columns.iter().map(|column| column.name).zip(arrays)).unwrap();
+        let payloads = encode(log, &plain);
+        prop_assert_eq!(&encode(log, &other), &payloads);
+        if let Some(last) = payloads.len().checked_sub(1) {
+            prop_assert_eq!(&encode(log, &other.slice(last, 1))[0], &payloads[last]);
         }
     }
 }

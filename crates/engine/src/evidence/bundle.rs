@@ -90,14 +90,22 @@ impl BundleVerifier<'_> {
         }
         let mut workers = Workers::new(options.threads, options.progress.clone())?;
         workers.start(self.manifest.streams.iter().map(|stream| stream.end - stream.first).sum());
-        let mut findings = Vec::new();
-        for stream in &self.manifest.streams {
-            findings.extend(self.check_stream(stream, &ledger, &workers, outcome)?);
-        }
+        let files = self.manifest.streams.iter().flat_map(|stream| stream.files.iter().map(|file| (stream.stream.as_str(), file)));
+        let check =
+            |(stream, file): (&str, &ListedFile)| file_finding(&self.folder.join(&file.path), &file.path, file.bytes, &file.sha256, stream);
+        // Step 8 counts only if everything else holds, but is done meanwhile.
+        let (findings, files) = workers.map_beside(files.collect(), check, || {
+            let mut findings = Vec::new();
+            for stream in &self.manifest.streams {
+                findings.extend(self.check_stream(stream, &ledger, &workers, outcome)?);
+            }
+            Ok::<_, EngineError>(findings)
+        });
+        let mut findings = findings?;
         findings.sort_by_key(|(step, _)| *step);
         outcome.findings.extend(findings.into_iter().map(|(_, finding)| finding));
         if outcome.findings.is_empty() {
-            outcome.findings = self.check_files(&workers);
+            outcome.findings = files.into_iter().flatten().collect();
         }
         Ok(())
     }
@@ -211,14 +219,6 @@ impl BundleVerifier<'_> {
                 workers.join_all(lines, |lines| done(lines.check(check, &schema)), join)
             }
         }
-    }
-
-    /// Step 8.
-    fn check_files(&self, workers: &Workers) -> Vec<Finding> {
-        let files = self.manifest.streams.iter().flat_map(|stream| stream.files.iter().map(|file| (stream.stream.as_str(), file)));
-        let check =
-            |(stream, file): (&str, &ListedFile)| file_finding(&self.folder.join(&file.path), &file.path, file.bytes, &file.sha256, stream);
-        workers.map(files.collect(), check).into_iter().flatten().collect()
     }
 }
 

@@ -105,18 +105,23 @@ impl LiveVerifier<'_> {
             return Ok(());
         }
         workers.start(self.loaded.streams.iter().map(|row| row.size).sum());
-        let mut findings = Vec::new();
-        for row in &self.loaded.streams {
-            findings.extend(self.check_stream(row, &ledger, workers, outcome)?);
-        }
+        // What a file's hash is compared with counts only if everything else holds, but is found meanwhile: nobody waits for the largest file.
+        let check = |file: &FileRow| {
+            let path = self.store.objects().local_path(&file.path);
+            file_finding(&path, &file.path, file.bytes, &file.sha256, &file.extent.stream)
+        };
+        let (findings, files) = workers.map_beside(self.loaded.files.iter().collect(), check, || {
+            let mut findings = Vec::new();
+            for row in &self.loaded.streams {
+                findings.extend(self.check_stream(row, &ledger, workers, outcome)?);
+            }
+            Ok::<_, EngineError>(findings)
+        });
+        let mut findings = findings?;
         findings.sort_by_key(|(step, _)| *step);
         outcome.findings.extend(findings.into_iter().map(|(_, finding)| finding));
         if outcome.findings.is_empty() {
-            let check = |file: &FileRow| {
-                let path = self.store.objects().local_path(&file.path);
-                file_finding(&path, &file.path, file.bytes, &file.sha256, &file.extent.stream)
-            };
-            outcome.findings = workers.map(self.loaded.files.iter().collect(), check).into_iter().flatten().collect();
+            outcome.findings = files.into_iter().flatten().collect();
         }
         Ok(())
     }

@@ -6,7 +6,13 @@ use muniment_ledger::verify::{BlockSummary, Finding};
 use muniment_ledger::{Hash, Salt};
 use muniment_store::db::Extent;
 use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
+
+/// Tasks for each thread that are begun before those ahead of them are joined.
+const AHEAD: usize = 8;
 
 /// The first record of a run: checked when the hash of the one before it is known.
 #[derive(Debug)]
@@ -79,7 +85,7 @@ impl Workers {
         Ok(Self { pool, progress, done: AtomicU64::new(0), total: 0 })
     }
 
-    /// Does all tasks, a bounded number at a time, and joins what they found, in order.
+    /// Does all tasks and joins what they found, in order, while further ones are done: a bounded number ahead.
     ///
     /// # Errors
     ///
@@ -90,15 +96,46 @@ impl Workers {
         work: impl Fn(T) -> Run + Send + Sync,
         join: &mut Join<'_>,
     ) -> Result<(), Box<Finding>> {
-        loop {
-            let wave: Vec<T> = tasks.by_ref().take(8 * self.pool.current_num_threads()).collect();
-            if wave.is_empty() {
-                return Ok(());
+        let ahead = AHEAD * self.pool.current_num_threads();
+        let work = &work;
+        self.pool.in_place_scope(|scope| {
+            let (sender, receiver) = channel();
+            let mut done = BTreeMap::new();
+            let (mut begun, mut joined) = (0, 0);
+            loop {
+                for task in tasks.by_ref().take(ahead - (begun - joined)) {
+                    let (sender, number) = (sender.clone(), begun);
+                    begun += 1;
+                    scope.spawn(move |_| {
+                        let run = catch_unwind(AssertUnwindSafe(|| work(task)));
+                        // Nobody listens any more after a failure.
+                        let _ = sender.send((number, run));
+                    });
+                }
+                if begun == joined {
+                    return Ok(());
+                }
+                let Ok((number, run)) = receiver.recv() else { return Ok(()) };
+                done.insert(number, run);
+                while let Some(run) = done.remove(&joined) {
+                    join.add(run.unwrap_or_else(|panic| resume_unwind(panic))).map_err(Box::new)?;
+                    joined += 1;
+                }
             }
-            for run in self.map(wave, &work) {
-                join.add(run).map_err(Box::new)?;
-            }
-        }
+        })
+    }
+
+    /// Does these tasks beside `work`, which waits for other tasks, and returns also what they found, in order.
+    pub(super) fn map_beside<T: Send, R: Send, O>(
+        &self,
+        tasks: Vec<T>,
+        task: impl Fn(T) -> R + Send + Sync,
+        work: impl FnOnce() -> O,
+    ) -> (O, Vec<R>) {
+        std::thread::scope(|scope| {
+            let found = scope.spawn(|| self.map(tasks, task));
+            (work(), found.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        })
     }
 
     /// Does these tasks and returns what they found, in order.
@@ -122,5 +159,5 @@ impl Workers {
 
 /// Does work on bytes that nobody vouches for: if a decoder panics, that is an error of the bytes.
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| Err("it is not what its reader expects".to_owned()))
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("it is not what its reader expects".to_owned()))
 }
