@@ -3,6 +3,7 @@
 mod derived;
 mod hot_scan;
 mod prune;
+mod slices;
 
 use crate::Store;
 use crate::flush::log_table;
@@ -11,11 +12,10 @@ use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DFSchema, DataFusionError, Result, Statistics};
-use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::object_store::ObjectStoreUrl;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::{FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
@@ -123,11 +123,7 @@ impl LogTable {
         if let Some(predicate) = predicate {
             source = source.with_predicate(predicate.clone());
         }
-        let partitions = state.config().target_partitions().clamp(1, files.len());
-        let mut groups = vec![FileGroup::default(); partitions];
-        for (at, file) in files.iter().enumerate() {
-            groups[at * partitions / files.len()].push(PartitionedFile::new(file.path.clone(), file.bytes));
-        }
+        let groups = slices::groups(files, state.config().target_partitions());
         let records: u64 = files.iter().map(|file| file.extent.records()).sum();
         let mut statistics = Statistics::new_unknown(&self.physical);
         statistics.num_rows = datafusion::common::stats::Precision::Exact(records as usize);
