@@ -90,7 +90,7 @@ impl LogTable {
         let mut plans = Vec::with_capacity(2);
         let files = prune::files(self.table, snapshot, &self.physical, predicate)?;
         if !files.is_empty() {
-            plans.push(self.file_scan(state, &files, projection, predicate.filter(|_| opaque))?);
+            plans.push(self.file_scan(state, &files, projection, predicate, opaque)?);
         }
         let hot = prune::batches(self.table, snapshot, &self.physical, predicate)?;
         if !hot.is_empty() {
@@ -111,6 +111,7 @@ impl LogTable {
         files: &[Arc<crate::db::FileRow>],
         projection: &[usize],
         predicate: Option<&Arc<dyn PhysicalExpr>>,
+        opaque: bool,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
         let reader = CachedParquetFileReaderFactory::new(self.store.objects().object_store(), cache);
@@ -120,7 +121,7 @@ impl LogTable {
             .with_reorder_filters(true)
             .with_bloom_filter_on_read(true)
             .with_enable_page_index(true);
-        if let Some(predicate) = predicate {
+        if let Some(predicate) = predicate.filter(|_| opaque) {
             source = source.with_predicate(predicate.clone());
         }
         let groups = slices::groups(files, state.config().target_partitions());
@@ -131,6 +132,8 @@ impl LogTable {
             .with_file_groups(groups)
             .with_statistics(statistics)
             .with_projection_indices(Some(projection.to_vec()))?
+            // A plan that the planner doesn't see it can't reset, and partitions that share their work begin with what an earlier execution left: nothing.
+            .with_preserve_order(opaque)
             .build();
         Ok(DataSourceExec::from_data_source(config))
     }
