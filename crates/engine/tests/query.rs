@@ -322,6 +322,11 @@ async fn the_ledgers_columns_are_there() {
         assert_eq!(fixture.number("SELECT count(DISTINCT signature) FROM sys_audit_log").await, 3, "flushed: {flushed}");
         let origin = fixture.engine.origin();
         assert_eq!(fixture.number(&format!("SELECT count(*) FROM sys_audit_log WHERE signature LIKE '{origin}%'")).await, 6);
+        // Every step of a recursion scans again.
+        let steps = "WITH RECURSIVE chain AS (SELECT stream_index, blockchain_hash FROM sys_audit_log WHERE stream_index = 0 \
+            UNION ALL SELECT a.stream_index, a.blockchain_hash FROM sys_audit_log a JOIN chain ON a.previous_hash = chain.blockchain_hash) \
+            SELECT count(*) FROM chain";
+        assert_eq!(fixture.number(steps).await, 6, "flushed: {flushed}");
         fixture.engine.flush_all().await.unwrap();
     }
 }

@@ -1,5 +1,6 @@
 //! SQL over the logs and registers, read-only by construction and within limits of memory, time and rows.
 
+mod date_trunc;
 pub mod output;
 mod session;
 mod statement;

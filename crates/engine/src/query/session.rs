@@ -1,5 +1,6 @@
 //! What all queries share: the tables, the functions, the settings and the caches of the query planner.
 
+use super::date_trunc::DateTrunc;
 use super::{QueryLimits, statement};
 use crate::error::{EngineError, Result};
 use datafusion::catalog::SchemaProvider;
@@ -12,6 +13,7 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::ScalarUDF;
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use muniment_store::Store;
@@ -57,6 +59,7 @@ impl Session {
         for name in LEFT_OUT {
             context.deregister_udf(name);
         }
+        context.register_udf(ScalarUDF::new_from_impl(DateTrunc::new()));
         Ok(Self { store: store.clone(), state: context.state(), runtime, memory_bytes: limits.memory_bytes, spills })
     }
 

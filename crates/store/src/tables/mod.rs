@@ -5,6 +5,7 @@ mod hot_scan;
 mod lookup;
 mod prune;
 mod reader;
+mod slices;
 
 use crate::Store;
 use crate::flush::log_table;
@@ -14,7 +15,6 @@ use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DFSchema, DataFusionError, Result, Statistics};
-use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::object_store::ObjectStoreUrl;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
@@ -138,7 +138,7 @@ impl LogTable {
         }
         let groups = match looked_up {
             Some(groups) => groups.into_iter().map(FileGroup::new).collect(),
-            None => whole_files(files, partitions),
+            None => slices::groups(files, partitions),
         };
         let records: u64 = files.iter().map(|file| file.extent.records()).sum();
         let mut statistics = Statistics::new_unknown(&self.physical);
@@ -147,19 +147,11 @@ impl LogTable {
             .with_file_groups(groups)
             .with_statistics(statistics)
             .with_projection_indices(Some(projection.to_vec()))?
+            // A plan that the planner doesn't see it can't reset, and partitions that share their work begin with what an earlier execution left: nothing.
+            .with_preserve_order(opaque)
             .build();
         Ok(Some(DataSourceExec::from_data_source(config)))
     }
-}
-
-/// The files in order, in groups of about the same number.
-fn whole_files(files: &[Arc<crate::db::FileRow>], partitions: usize) -> Vec<FileGroup> {
-    let partitions = partitions.clamp(1, files.len());
-    let mut groups = vec![FileGroup::default(); partitions];
-    for (at, file) in files.iter().enumerate() {
-        groups[at * partitions / files.len()].push(PartitionedFile::new(file.path.clone(), file.bytes));
-    }
-    groups
 }
 
 #[async_trait]
