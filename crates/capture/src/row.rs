@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | `{"$omitted":{"bytes":N,"sha256":"hex"}}` | The value's text has N bytes and this hash, and is too large to be kept. With `"depth":D`: it is nested D levels deep. |
 //! | `{"$unchanged":true}` | The value is what it was before the change; the source did not send it. Only with key-only replica identity. |
-//! | `{"$hex":"…"}` | Bytes that are not UTF-8 (databases of encoding `SQL_ASCII`). |
+//! | `{"$hex":"…"}` | Bytes that are not UTF-8 (databases of encoding `SQL_ASCII`), or a text with NUL (SQLite). |
 
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
@@ -167,6 +167,8 @@ pub fn value_json(kind: ValueKind, text: &str, out: &mut Vec<u8>) {
             }
         },
         _ if text.len() > MAX_VALUE_BYTES => {}
+        // No column takes NUL. PostgreSQL's texts have none, but SQLite's may.
+        _ if text.contains('\0') => bytes_json(text.as_bytes(), out),
         _ => write_string(text, out),
     }
     if out.len() - start > MAX_VALUE_BYTES || text.len() > MAX_VALUE_BYTES {
@@ -315,6 +317,7 @@ mod tests {
         check(ValueKind::Bool, "f", "false");
         check(ValueKind::Text, "a\"b\\c\n\u{1}đ", "\"a\\\"b\\\\c\\n\\u0001đ\"");
         check(ValueKind::Json, "{\"a\":\n [1.0, \"}]\\\"\"]}", "{\"a\":  [1.0, \"}]\\\"\"]}");
+        check(ValueKind::Text, "a\0b", r#"{"$hex":"610062"}"#);
         check(ValueKind::Json, r#""\ud800""#, r#""\"\\ud800\"""#);
         check(ValueKind::Json, r#""\ud83d\ude00""#, r#""\ud83d\ude00""#);
         check(ValueKind::Json, r#"["\u0000"]"#, r#""[\"\\u0000\"]""#);
@@ -358,7 +361,9 @@ mod tests {
             let mut out = Vec::new();
             value_json(kind, &text, &mut out);
             let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
-            if kind == ValueKind::Text {
+            if text.contains('\0') {
+                prop_assert_eq!(&value["$hex"], &hex::encode(&text));
+            } else if kind == ValueKind::Text {
                 prop_assert_eq!(value.as_str(), Some(text.as_str()));
             }
         }

@@ -27,7 +27,7 @@ fn change(random: &mut Random) -> String {
     let (a, b, c) = (value(), value(), value());
     match random.below(9) {
         0..=1 => format!("INSERT INTO things VALUES ({id}, {a}, {b}, {c}, {a}) ON CONFLICT (id) DO UPDATE SET n = n + 1, anything = {b}"),
-        2 => format!("UPDATE things SET anything = {a}, s = s || 'x' WHERE id BETWEEN {id} AND {id} + 3"),
+        2 => format!("UPDATE things SET anything = {a}, s = 's' || id WHERE id BETWEEN {id} AND {id} + 3"),
         3 => format!("UPDATE OR IGNORE things SET id = {other} WHERE id = {id}"),
         4 => format!("DELETE FROM things WHERE id = {id}"),
         5 => format!("INSERT INTO \"Sổ \"\"A\"\"\" (k, m, v) VALUES (coalesce({a}, 'k'), {id}, {b}) ON CONFLICT DO NOTHING"),
@@ -85,8 +85,10 @@ fn columns(row: &SqliteRow) -> Row {
     let mut columns = Row::new();
     for column in row.columns().iter() {
         let (at, value) = (column.ordinal(), row.try_get_raw(column.ordinal()).unwrap());
+        if value.is_null() {
+            continue;
+        }
         let text = match value.type_info().name() {
-            "NULL" => continue,
             "INTEGER" => row.get_unchecked::<i64, _>(at).to_string(),
             "REAL" => match row.get_unchecked::<f64, _>(at) {
                 number if number.is_infinite() => format!("{}Infinity", if number < 0.0 { "-" } else { "" }),

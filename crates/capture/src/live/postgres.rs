@@ -20,6 +20,10 @@ use std::time::{Duration, Instant};
 
 const BEGIN: &str =
     "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0";
+/// SQLSTATE of a lock that was not to be had in time; attempts, and the pause between them.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+const LOCK_ATTEMPTS: usize = 60;
+const LOCK_PAUSE: Duration = Duration::from_secs(1);
 /// Characters of a key as they are; see [`crate::key_text`].
 const KEY_CHARS: usize = 100;
 /// How often an idle source is made to move.
@@ -102,15 +106,12 @@ impl PostgresLive {
             query = query.bind(spec.name);
         }
         let rows = query.fetch_all(&mut side).await.map_err(doing("reading the list of tables"))?;
-        connection.execute(sqlx::raw_sql(BEGIN)).await.map_err(doing("beginning"))?;
         for row in rows {
             let (live, table) = describe(&mut side, &row, &options).await?;
-            // The table stays as it is now until the end: without this, one that is rewritten meanwhile would look empty.
-            let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", table.relation);
-            connection.execute(sqlx::raw_sql(AssertSqlSafe(lock))).await.map_err(doing("locking a table against changes of its shape"))?;
             tables.push(live);
             details.push(table);
         }
+        begin(&mut connection, &details).await?;
         let before = insert_lsn(&mut side).await?;
         let snapshot_text: String = sqlx::query_scalar("SELECT pg_current_snapshot()::text")
             .fetch_one(&mut connection)
@@ -120,6 +121,29 @@ impl PostgresLive {
         let strange = || CaptureError::Malformed(format!("{snapshot_text:?} is no snapshot"));
         let snapshot = Snapshot::parse(&snapshot_text, before).ok_or_else(strange)?;
         Ok(Self { connection, side, nudged: None, is_queue, snapshot, snapshot_text, until, tables, details })
+    }
+}
+
+/// Begins the transaction with locks on all tables, before its snapshot is taken. Without them, one that is emptied or rewritten meanwhile would look empty. Gives up
+/// before the server would look for a deadlock, of which the application might be the victim, and tries again.
+async fn begin(connection: &mut PgConnection, tables: &[Table]) -> Result<()> {
+    let names = tables.iter().map(|table| table.relation.as_str()).collect::<Vec<_>>().join(", ");
+    let lock = if tables.is_empty() { String::new() } else { format!("; LOCK TABLE {names} IN ACCESS SHARE MODE") };
+    let begin = format!("{BEGIN}{lock}");
+    let mut attempt = 1;
+    loop {
+        match connection.execute(sqlx::raw_sql(AssertSqlSafe(begin.as_str()))).await {
+            Ok(_) => return Ok(()),
+            Err(error)
+                if attempt < LOCK_ATTEMPTS
+                    && error.as_database_error().and_then(|error| error.code()).as_deref() == Some(LOCK_NOT_AVAILABLE) =>
+            {
+                connection.execute("ROLLBACK").await.map_err(doing("giving up a lock"))?;
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            Err(error) => return Err(doing("locking the tables against changes of their shape")(error)),
+        }
+        attempt += 1;
     }
 }
 

@@ -86,7 +86,7 @@ async fn the_log_replayed_is_the_tables() {
     }
     // The journal says whom each change must name.
     let mut journal = BTreeMap::new();
-    for (row, _) in &instants.last().unwrap().state.tables["shop.journal"] {
+    for row in instants.last().unwrap().state.tables["shop.journal"].keys() {
         journal.insert(row["id"].clone(), row.get("user_name").cloned());
     }
     let named = store.records.iter().filter(|record| record.table == "shop.journal" && record.operation == "INSERT");

@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 
 /// A database that scripts are run on.
 pub enum Database {
+    /// In memory.
     Sqlite(SqliteConnection),
-    Postgres(PgConnection, Box<PostgresServer>),
+    /// The server lives as long as the connection.
+    Postgres(PgConnection, #[expect(dead_code, reason = "kept until the connection is dropped")] Box<PostgresServer>),
 }
 
 /// Name of the first table in the log; its key is one column.
@@ -17,12 +19,14 @@ pub const CASES: &str = "case.hồ \"sơ\"";
 pub const PARTS: &str = "case.part";
 
 impl Database {
+    /// A new SQLite database.
     pub async fn sqlite() -> Self {
         let mut connection = SqliteConnection::connect(":memory:").await.unwrap();
         raw_sql(AssertSqlSafe(include_str!("sqlite.sql").to_owned())).execute(&mut connection).await.unwrap();
         Self::Sqlite(connection)
     }
 
+    /// A new PostgreSQL server.
     pub async fn postgres() -> Self {
         let server = PostgresServer::start(&PostgresOptions::default()).unwrap();
         let mut connection = PgConnection::connect(&server.url("postgres")).await.unwrap();
@@ -30,6 +34,7 @@ impl Database {
         Self::Postgres(connection, Box::new(server))
     }
 
+    /// Whose SQL it reads.
     pub fn dialect(&self) -> Dialect {
         match self {
             Self::Sqlite(_) => Dialect::Sqlite,

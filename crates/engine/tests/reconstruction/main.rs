@@ -16,14 +16,14 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 /// A log with a way to ask it.
-pub struct Log {
+struct Log {
     _folder: TempDir,
     engine: Arc<Engine>,
-    pub query: QueryEngine,
+    query: QueryEngine,
 }
 
 impl Log {
-    pub async fn new() -> Self {
+    async fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let engine = Engine::open(EngineConfig::new(folder.path().join("data"))).await.unwrap();
         let query = QueryEngine::new(engine.store().clone(), QueryLimits::default()).unwrap();
@@ -31,28 +31,28 @@ impl Log {
     }
 
     /// Stores records; returns the id of the first.
-    pub async fn send(&self, records: &[String]) -> i64 {
+    async fn send(&self, records: &[String]) -> i64 {
         let body = Bytes::from(records.join("\n"));
         let request = IngestRequest { log: "sys_audit_log", body, format: Format::Ndjson, idempotency_key: None, position: None };
         self.engine.ingest(request).await.unwrap().ids.unwrap().first
     }
 
-    pub async fn flush(&self) {
+    async fn flush(&self) {
         self.engine.flush_all().await.unwrap();
     }
 
-    pub async fn undo(&self, selection: &Selection, dialect: Dialect) -> Option<Undo> {
+    async fn undo(&self, selection: &Selection, dialect: Dialect) -> Option<Undo> {
         self.undo_with(selection, dialect, "").await
     }
 
-    pub async fn undo_with(&self, selection: &Selection, dialect: Dialect, keys: &str) -> Option<Undo> {
+    async fn undo_with(&self, selection: &Selection, dialect: Dialect, keys: &str) -> Option<Undo> {
         let options = UndoOptions { dialect, keys: KeyHints::parse(keys).unwrap() };
         muniment_engine::history::undo(&self.query, selection, &options).await.unwrap()
     }
 }
 
 /// A record of `case.hoso` as a sender writes it; `null` values are left out.
-pub fn record(operation: &str, key: &str, old: Value, new: Value, more: Value) -> String {
+fn record(operation: &str, key: &str, old: Value, new: Value, more: Value) -> String {
     let mut record = json!({ "table_name": "case.hoso", "operation": operation, "primary_key": key });
     for (name, value) in [("old_values", old), ("new_values", new)] {
         if !value.is_null() {

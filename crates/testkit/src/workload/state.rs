@@ -9,6 +9,9 @@ use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{AssertSqlSafe, Column, Connection, Executor, PgConnection, Row as _, TypeInfo, ValueRef};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Attempts to lock all tables, which the workload locks in another order.
+const LOCK_ATTEMPTS: usize = 100;
+
 /// A row: its columns' texts.
 pub type Row = BTreeMap<String, String>;
 
@@ -68,8 +71,9 @@ impl Instant {
     /// If they can't be read.
     pub async fn read(connect: &PgConnectOptions, tables: &[&str]) -> Result<Self> {
         let mut connection = PgConnection::connect_with(connect).await.map_err(failed("connect"))?;
-        let begin = "SET timezone = 'UTC'; SET datestyle = 'ISO'; SET extra_float_digits = 1; SET search_path = 'pg_catalog'; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-        connection.execute(sqlx::raw_sql(begin)).await.map_err(failed(begin))?;
+        let settings = "SET timezone = 'UTC'; SET datestyle = 'ISO'; SET extra_float_digits = 1; SET search_path = 'pg_catalog'; SET lock_timeout = '200ms'";
+        connection.execute(sqlx::raw_sql(settings)).await.map_err(failed(settings))?;
+        lock(&mut connection, tables).await?;
         let snapshot: String =
             sqlx::query_scalar("SELECT pg_current_snapshot()::text").fetch_one(&mut connection).await.map_err(failed("snapshot"))?;
         let (mut state, mut columns) = (State::default(), BTreeMap::new());
@@ -97,6 +101,25 @@ impl Instant {
     /// Whether what this transaction did is part of the contents.
     pub fn includes(&self, transaction: u64) -> bool {
         transaction < self.xmax && !self.running.contains(&transaction)
+    }
+}
+
+/// Begins a transaction with a lock on all tables, before its snapshot: to a snapshot that is older than a TRUNCATE, the table looks empty, as if it saw it.
+async fn lock(connection: &mut PgConnection, tables: &[&str]) -> Result<()> {
+    let names = tables.iter().map(|table| table.split_once('.').unwrap_or(("public", table)));
+    let names = names.map(|(schema, name)| format!("{}.{}", quoted(schema), quoted(name))).collect::<Vec<_>>().join(", ");
+    let sql = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE {names} IN ACCESS SHARE MODE");
+    let mut attempt = 1;
+    loop {
+        match connection.execute(sqlx::raw_sql(AssertSqlSafe(sql.as_str()))).await {
+            Ok(_) => return Ok(()),
+            Err(sqlx::Error::Database(_)) if attempt < LOCK_ATTEMPTS => {
+                connection.execute("ROLLBACK").await.map_err(failed("ROLLBACK"))?;
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+            Err(error) => return Err(failed(&sql)(error)),
+        }
+        attempt += 1;
     }
 }
 

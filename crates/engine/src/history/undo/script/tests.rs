@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use datafusion::sql::sqlparser::dialect::{Dialect as Grammar, MsSqlDialect, MySqlDialect, PostgreSqlDialect, SQLiteDialect};
+use datafusion::sql::sqlparser::dialect::{Dialect as Grammar, MsSqlDialect, MySqlDialect};
 use datafusion::sql::sqlparser::parser::Parser;
 
 fn field(name: &str, value: &str) -> Field {
@@ -35,27 +35,20 @@ fn script(dialect: Dialect) -> String {
     write(dialect, &Selection::Transaction("x\n; DROP TABLE t".to_owned()), &steps.iter().collect::<Vec<_>>()).unwrap()
 }
 
+/// Those that no test can run; PostgreSQL and SQLite judge for themselves in `tests/reconstruction`.
 #[test]
 fn every_statement_is_of_its_dialect() {
-    let grammars: [(Dialect, &dyn Writer, &dyn Grammar); 4] = [
-        (Dialect::Postgresql, &Postgresql, &PostgreSqlDialect {}),
-        (Dialect::Sqlite, &Sqlite, &SQLiteDialect {}),
-        (Dialect::Mysql, &Mysql, &MySqlDialect {}),
-        (Dialect::Sqlserver, &Sqlserver, &MsSqlDialect {}),
-    ];
-    for (dialect, writer, grammar) in grammars {
+    let grammars: [(&dyn Writer, &dyn Grammar, &str); 2] =
+        [(&Mysql, &MySqlDialect {}, "\nINSERT INTO muniment_undo"), (&Sqlserver, &MsSqlDialect {}, "\nIF @@ROWCOUNT")];
+    for (writer, grammar, check) in grammars {
         for (number, step) in steps().iter().enumerate() {
             let text = writer.step(step, number + 1).unwrap();
-            let statement = match dialect {
-                // The parser doesn't know this clause; PostgreSQL itself runs it in `tests/reconstruction`.
-                Dialect::Postgresql => Postgresql::statement(step).unwrap().replace(" OVERRIDING SYSTEM VALUE", ""),
-                Dialect::Sqlserver => text.split("\nIF @@").next().unwrap().to_owned(),
-                Dialect::Sqlite => text.split("\nINSERT OR ROLLBACK").next().unwrap().to_owned(),
-                Dialect::Mysql => text,
-            };
-            let parsed = Parser::parse_sql(grammar, &statement);
-            assert!(parsed.is_ok(), "{parsed:?}\n{statement}");
+            let (statement, _) = text.split_once(check).unwrap();
+            let parsed = Parser::parse_sql(grammar, statement);
+            assert!(parsed.is_ok_and(|parsed| parsed.len() == 1), "{statement}");
         }
+    }
+    for dialect in [Dialect::Postgresql, Dialect::Sqlite, Dialect::Mysql, Dialect::Sqlserver] {
         let script = script(dialect);
         assert!(script.starts_with("-- Takes back transaction x; DROP TABLE t: 3 statements"), "{script}");
     }
