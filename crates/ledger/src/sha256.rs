@@ -116,11 +116,14 @@ pub(crate) fn compress_all(start: &State, n: usize, write: impl Fn(usize, &mut V
     }
     let (mut a, mut b) = (Vec::new(), Vec::new());
     for i in (0..n & !1).step_by(2) {
-        (a.clear(), b.clear());
-        (write(i, &mut a), write(i + 1, &mut b));
+        a.clear();
+        b.clear();
+        write(i, &mut a);
+        write(i + 1, &mut b);
         let (mut first, mut second) = (*start, *start);
         compress_pair(&mut first, &a[..], &mut second, &b[..]);
-        (done(i, &first), done(i + 1, &second));
+        done(i, &first);
+        done(i + 1, &second);
     }
     if n % 2 == 1 {
         a.clear();
@@ -147,7 +150,8 @@ pub(crate) fn compress_each<const N: usize>(
     while from + 2 <= n {
         let (mut first, mut second) = (*start, *start);
         compress_pair(&mut first, &message(from)[..], &mut second, &message(from + 1)[..]);
-        (done(from, &first), done(from + 1, &second));
+        done(from, &first);
+        done(from + 1, &second);
         from += 2;
     }
     if from < n {

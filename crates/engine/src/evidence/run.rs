@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::sync_channel;
 
 /// Tasks for each thread that are begun before those ahead of them are joined.
 const AHEAD: usize = 8;
@@ -99,7 +99,7 @@ impl Workers {
         let ahead = AHEAD * self.pool.current_num_threads();
         let work = &work;
         self.pool.in_place_scope(|scope| {
-            let (sender, receiver) = channel();
+            let (sender, receiver) = sync_channel(ahead);
             let mut done = BTreeMap::new();
             let (mut begun, mut joined) = (0, 0);
             loop {
@@ -115,6 +115,7 @@ impl Workers {
                 if begun == joined {
                     return Ok(());
                 }
+                // A sender is still held here, so it cannot fail; whatever were not joined would be missing at the stream's end.
                 let Ok((number, run)) = receiver.recv() else { return Ok(()) };
                 done.insert(number, run);
                 while let Some(run) = done.remove(&joined) {
