@@ -44,7 +44,9 @@ fn find() -> Option<PathBuf> {
     let named = std::env::var_os(FOLDER_VARIABLE).map(PathBuf::from);
     let searched = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
     let has_server = |folder: &PathBuf| ["postgres", "initdb"].iter().all(|program| folder.join(program).is_file());
-    named.into_iter().chain(searched).chain(packaged()).find(has_server)
+    // A link to the server may stand alone in its folder: the other programs are where it leads.
+    let real = |folder: PathBuf| std::fs::canonicalize(folder.join("postgres")).ok().and_then(|path| path.parent().map(Path::to_owned));
+    named.into_iter().chain(searched).chain(packaged()).filter(has_server).find_map(real)
 }
 
 fn packaged() -> Vec<PathBuf> {

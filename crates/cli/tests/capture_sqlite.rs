@@ -18,7 +18,7 @@ const SCHEMA: &str = r#"
 "#;
 const TABLES: [&str; 4] = ["things", "Sổ \"A\"", "keyless", "journal"];
 const VALUES: [&str; 12] =
-    ["NULL", "0", "-9223372036854775808", "1.5", "0.1", "1e300", "9e999", "-9e999", "'it''s \"é\" \\ 🚀'", "''", "x'00ff'", "'NULL'"];
+    ["NULL", "0", "-9223372036854775808", "1.5", "0.1", "2.5e-7", "9e999", "-9e999", "'it''s \"é\" \\ 🚀'", "''", "x'00ff'", "'NULL'"];
 
 /// Random statements of one transaction's part.
 fn change(random: &mut Random) -> String {

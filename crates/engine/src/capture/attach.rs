@@ -101,7 +101,7 @@ impl Engine {
             return Err(EngineError::Parameter { name: "mode", reason });
         }
         let fresh = known.as_ref().is_none_or(|row| row.state == ATTACHING);
-        let before = known.as_ref().map(|row| options_of(row)).transpose()?;
+        let before = known.as_ref().map(options_of).transpose()?;
         let options = merged(before, &request.options, &plan.name);
         let mut row = CaptureSourceRow {
             name: plan.name.clone(),

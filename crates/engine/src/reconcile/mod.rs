@@ -273,7 +273,7 @@ async fn compare(
             next_logged = logged.next().await?;
         }
         compared += 1;
-        if compared % TELL_EVERY == 0 {
+        if compared.is_multiple_of(TELL_EVERY) {
             progress(Progress::Comparing { table: &table.name, rows: compared });
         }
     }

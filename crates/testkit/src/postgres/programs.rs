@@ -25,7 +25,8 @@ impl Programs {
         let named = std::env::var_os(FOLDER_VARIABLE).map(PathBuf::from);
         let searched = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
         let folder =
-            named.into_iter().chain(searched).chain(packaged()).find(|folder| has_server(folder)).ok_or(TestkitError::NoPostgres)?;
+            named.into_iter().chain(searched).chain(packaged()).filter(|folder| has_server(folder)).find_map(|folder| real(&folder));
+        let folder = folder.ok_or(TestkitError::NoPostgres)?;
         Ok(Self { folder, owner: if is_root() { unprivileged() } else { None } })
     }
 
@@ -51,6 +52,11 @@ impl Programs {
 
 fn has_server(folder: &Path) -> bool {
     ["postgres", "initdb"].iter().all(|program| folder.join(program).is_file())
+}
+
+/// Where the server is: a link to it may stand alone in its folder, and the other programs are where it leads.
+fn real(folder: &Path) -> Option<PathBuf> {
+    Some(std::fs::canonicalize(folder.join("postgres")).ok()?.parent()?.to_owned())
 }
 
 /// Folders of packaged versions, newest first.

@@ -28,6 +28,9 @@ pub(super) struct Plan {
     pub commits: bool,
 }
 
+/// Makes a row for COPY.
+type FillRow<'a> = fn(&mut Planner<'a>, u64) -> Vec<Option<String>>;
+
 /// Makes plans.
 pub(super) struct Planner<'a> {
     pub options: &'a WorkloadOptions,
@@ -266,7 +269,7 @@ impl Planner<'_> {
     fn copy(&mut self) -> Step {
         let first = COPIED_KEYS + self.number * 1000;
         let count = 1 + self.random.below(30);
-        let (into, fill): (&str, fn(&mut Self, u64) -> Vec<Option<String>>) = match self.random.below(4) {
+        let (into, fill): (&str, FillRow<'_>) = match self.random.below(4) {
             0 => ("shop.everything (id, c_text, c_numeric, c_bytea)", |planner, id| {
                 let values = [Kind::Text, Kind::Numeric, Kind::Bytes].map(|kind| value(planner.random, kind));
                 std::iter::once(Some(id.to_string())).chain(values).collect()

@@ -64,7 +64,7 @@ pub(super) fn present(random: &mut Random, kind: Kind) -> String {
         Kind::Numeric => numeric(random),
         Kind::Json => json(random, 3),
         Kind::Uuid => {
-            let (a, b) = (random.next(), random.next());
+            let (a, b) = (random.number(), random.number());
             format!("{:08x}-{:04x}-{:04x}-{:04x}-{:012x}", a >> 32, (a >> 16) & 0xffff, a & 0xffff, b >> 48, b & 0xffff_ffff_ffff)
         }
         Kind::Texts => {
@@ -84,7 +84,7 @@ fn text(random: &mut Random) -> String {
 
 fn large(random: &mut Random, least: u64) -> String {
     let words = (least + random.below(2 * least)) / 16;
-    (0..words).map(|_| format!("{:016x}", random.next())).collect()
+    (0..words).map(|_| format!("{:016x}", random.number())).collect()
 }
 
 fn numeric(random: &mut Random) -> String {

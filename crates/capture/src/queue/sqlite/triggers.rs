@@ -80,7 +80,7 @@ pub(super) fn image(table: &TableDescription, row: &str) -> String {
         }
         let value = format!("{row}.{}", identifier(column));
         out.push_str(&format!(
-            "{comma}{member}:' || CASE typeof({value}) WHEN 'real' THEN CASE WHEN abs({value}) <= 1.7976931348623157e308 THEN printf('%!.20g', {value}) \
+            "{comma}{member}:' || CASE typeof({value}) WHEN 'real' THEN CASE WHEN abs({value}) <= 1.7976931348623157e308 THEN printf('%!.17g', {value}) \
              WHEN {value} > 0 THEN '\"Infinity\"' ELSE '\"-Infinity\"' END WHEN 'blob' THEN '\"\\\\x' || lower(hex({value})) || '\"' ELSE json_quote({value}) END || '"
         ));
     }
