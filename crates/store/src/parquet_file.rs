@@ -37,7 +37,7 @@ fn zstd(level: i32) -> Compression {
     Compression::ZSTD(ZstdLevel::try_new(level).unwrap_or_default())
 }
 
-/// Whether the records of a log name entities: they are looked up by table and key together, see [`crate::entity_filter`].
+/// Whether the records of a log name entities: they are looked up by table and key together.
 pub fn has_entities(table: &Table) -> bool {
     ENTITY.iter().all(|name| table.columns.iter().any(|column| column.name == *name))
 }

@@ -131,10 +131,7 @@ async fn p5_what_no_record_depends_on_is_found_last() {
     let scene = Scene::new().await;
     let copy = scene.copy("same-records").await;
     let (path, place) = copy.file().await;
-    let before = std::fs::metadata(&place).unwrap().len();
-    crate::scene::rewrite_parquet(&place, |batch| batch);
     let mut bytes = std::fs::read(&place).unwrap();
-    assert_eq!(bytes.len() as u64, before);
     let at = bytes.windows(8).rposition(|window| window == b"muniment").unwrap();
     bytes[at] = b'M';
     std::fs::write(&place, bytes).unwrap();

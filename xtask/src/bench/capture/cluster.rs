@@ -25,6 +25,8 @@ unix_socket_permissions = 0777
 max_connections = 50
 ";
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// No session has been counted in for so long: none is left.
+const SETTLED: Duration = Duration::from_millis(500);
 
 /// A running server.
 pub struct Cluster {
@@ -155,15 +157,24 @@ impl Cluster {
         }
     }
 
-    /// Seconds of processor time that sessions which have ended took since the server started.
+    /// Seconds of processor time that sessions which have ended took since the server started. Waits until those that are about to end have: the postmaster
+    /// counts them in only when it notices.
     pub fn sessions_cpu(&self) -> f64 {
-        cpu::ended_children(self.process.id())
+        let mut seen = (cpu::ended_children(self.process.id()), Instant::now());
+        while seen.1.elapsed() < SETTLED {
+            std::thread::sleep(Duration::from_millis(20));
+            let now = cpu::ended_children(self.process.id());
+            if now > seen.0 {
+                seen = (now, Instant::now());
+            }
+        }
+        seen.0
     }
 
-    /// Seconds of processor time of the process that sends the WAL; none if nobody reads it.
-    pub fn sender_cpu(&self) -> Result<Option<f64>> {
-        let id = self.sql("SELECT pid FROM pg_stat_replication LIMIT 1")?;
-        Ok(id.trim().parse().ok().map(cpu::own))
+    /// Seconds of processor time of the sessions that Muniment has here: those that send the WAL, read the queue, look at other sessions.
+    pub fn muniment_sessions_cpu(&self) -> Result<f64> {
+        let ids = self.sql("SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'muniment%'")?;
+        Ok(ids.lines().filter_map(|id| id.trim().parse().ok()).map(cpu::own).sum())
     }
 }
 

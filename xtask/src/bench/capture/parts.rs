@@ -53,6 +53,7 @@ struct Run {
     rate: f64,
     /// Seconds of processor time a transaction.
     backend: f64,
+    /// Of Muniment's sessions in PostgreSQL, such as the one that sends the WAL.
     sender: f64,
     muniment: f64,
     /// Seconds from the end of the load until all of it was found.
@@ -68,8 +69,8 @@ pub fn cost(bench: &CaptureBench, table: &mut Table) -> Result<()> {
         "of unaudited",
         "backend CPU a transaction",
         "of unaudited",
-        "WAL sender",
-        "Muniment",
+        "Muniment's sessions in PostgreSQL",
+        "Muniment itself",
         "caught up after",
     ]);
     let audits =
@@ -109,7 +110,7 @@ fn pairs(bench: &CaptureBench, plain: &Audited, audit: Audit, table: &mut Table)
         format!("{:.2}", ratio(|run| run.rate)),
         micros(middle(|run| run.backend)),
         format!("×{:.2}", ratio(|run| run.backend)),
-        if matches!(audit, Audit::Replication { .. }) { micros(middle(|run| run.sender)) } else { "–".to_owned() },
+        of_muniment(micros(middle(|run| run.sender))),
         of_muniment(micros(middle(|run| run.muniment))),
         of_muniment(format!("{:.2} s", middle(|run| run.behind))),
     ]);
@@ -118,11 +119,11 @@ fn pairs(bench: &CaptureBench, plain: &Audited, audit: Audit, table: &mut Table)
 
 fn measure(bench: &CaptureBench, server: &Audited, audit: Audit, round: u64) -> Result<Run> {
     server.cluster.sql("CHECKPOINT")?;
-    let (backend, sender, muniment) = (server.cluster.sessions_cpu(), server.cluster.sender_cpu()?, server.muniment_cpu());
+    let (backend, sender, muniment) = (server.cluster.sessions_cpu(), server.cluster.muniment_sessions_cpu()?, server.muniment_cpu());
     let ran = server.cluster.load(&audit.script(), CLIENTS, bench.seconds)?;
     let backend = server.cluster.sessions_cpu() - backend;
     let behind = if audit.is_muniment() { server.catch_up(round + 1)?.as_secs_f64() } else { 0.0 };
-    let sender = sender.zip(server.cluster.sender_cpu()?).map_or(0.0, |(before, after)| after - before);
+    let sender = server.cluster.muniment_sessions_cpu()? - sender;
     let muniment = server.muniment_cpu() - muniment;
     let each = |seconds: f64| seconds / ran.transactions;
     Ok(Run { rate: ran.rate(), backend: each(backend), sender: each(sender), muniment: each(muniment), behind })
