@@ -20,3 +20,18 @@ pub use change::{Attribution, Change, Context, LineTail, Operation, key_text};
 pub use error::{CaptureError, Result};
 pub use finding::{Finding, FindingKind};
 pub use source::{Batch, Source};
+
+/// Number of records that a log takes from these lines.
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+fn accepted(log: &str, lines: &[u8]) -> usize {
+    let mut uuid = || [0; 16];
+    let mut options = muniment_model::ParseOptions {
+        now: 0,
+        format: muniment_model::Format::Ndjson,
+        limits: muniment_model::Limits::default(),
+        uuid: &mut uuid,
+        retention_years: None,
+    };
+    muniment_model::parse(muniment_model::table(log).unwrap(), lines, &mut options).unwrap().records
+}

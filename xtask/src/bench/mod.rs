@@ -43,20 +43,27 @@ pub struct Bench {
     rounds: usize,
 }
 
+/// Runs the same command built for release: generating events and sending load should cost as little as they can.
+fn run_optimised(arguments: &[String]) -> Result<()> {
+    let mut command = cargo();
+    execute(command.args(["run", "--quiet", "--release", "--package", "xtask", "--", "bench"]).args(arguments))
+}
+
+/// The one part that is asked for, if any.
+fn only_part(flags: &Flags, parts: impl Iterator<Item = &'static str>) -> Result<Option<&str>> {
+    let (only, names) = (flags.text("only"), parts.collect::<Vec<_>>());
+    match only {
+        Some(only) if !names.contains(&only) => Err(Error::new(format!("no part `{only}`; there are {}", names.join(", ")))),
+        only => Ok(only),
+    }
+}
+
 /// Runs the benchmark, `arguments` being those of the command.
 pub fn run(flags: &Flags, arguments: &[String]) -> Result<()> {
     if cfg!(debug_assertions) {
-        // Generating events and sending load should cost as little as they can.
-        let mut command = cargo();
-        return execute(command.args(["run", "--quiet", "--release", "--package", "xtask", "--", "bench"]).args(arguments));
+        return run_optimised(arguments);
     }
-    let only = flags.text("only");
-    if let Some(only) = only
-        && !PARTS.iter().any(|(name, _)| *name == only)
-    {
-        let names: Vec<_> = PARTS.iter().map(|(name, _)| *name).collect();
-        return Err(Error::new(format!("no part `{only}`; there are {}", names.join(", "))));
-    }
+    let only = only_part(flags, PARTS.iter().map(|(name, _)| *name))?;
     let bench = Bench::prepare(flags)?;
     let mut report = Report::new(bench.events);
     for (name, part) in PARTS {

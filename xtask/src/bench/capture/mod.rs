@@ -12,9 +12,9 @@ mod parts;
 use std::path::PathBuf;
 
 use super::program::Program;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::flags::Flags;
-use crate::process::{cargo, root, run as execute};
+use crate::process::root;
 use parts::Table;
 
 /// Flags of the command.
@@ -42,15 +42,9 @@ pub struct CaptureBench {
 /// Runs the benchmark, `arguments` being those of the command.
 pub fn run(flags: &Flags, arguments: &[String]) -> Result<()> {
     if cfg!(debug_assertions) {
-        let mut command = cargo();
-        return execute(command.args(["run", "--quiet", "--release", "--package", "xtask", "--", "bench"]).args(arguments));
+        return super::run_optimised(arguments);
     }
-    let only = flags.text("only");
-    if let Some(only) = only
-        && !PARTS.iter().any(|(name, _)| *name == only)
-    {
-        return Err(Error::new(format!("no part `{only}`; there are {}", PARTS.map(|(name, _)| name).join(", "))));
-    }
+    let only = super::only_part(flags, PARTS.iter().map(|(name, _)| *name))?;
     // Not below the build's output: the server's user may have no way into that folder.
     let folder = flags.text("folder").map_or_else(|| std::env::temp_dir().join("muniment-bench-capture"), |folder| root().join(folder));
     std::fs::create_dir_all(&folder).context(|| format!("cannot make {}", folder.display()))?;
