@@ -2,6 +2,7 @@
 //! folder with its own SQL text.
 
 use crate::error::Result;
+use crate::register::{ChangedBy, Lookup, RegisterChange, RegisterRow};
 use arrow_array::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -255,4 +256,9 @@ pub trait CommitDb: Send + Sync + std::fmt::Debug {
     async fn read_register(&self, table: &'static Table) -> Result<RecordBatch>;
     /// Inserts rows into a register; columns by name. Rows whose key exists are left as they are.
     async fn insert_register(&self, table: &'static Table, rows: &RecordBatch) -> Result<u64>;
+    /// Rows of a register by their values.
+    async fn find_in_register(&self, lookup: &Lookup) -> Result<Vec<RegisterRow>>;
+    /// Makes all of these changes or none; returns the `id` of each row. [`crate::StoreError::Conflict`] if a row is not there or not as expected, or a key,
+    /// check or reference is violated.
+    async fn change_registers(&self, changes: &[RegisterChange], by: &ChangedBy) -> Result<Vec<i64>>;
 }

@@ -61,6 +61,14 @@ pub enum StoreError {
         #[source]
         source: parquet::errors::ParquetError,
     },
+    /// A change of a register can't be made as things are: nothing was changed.
+    #[error("{table}: {reason}")]
+    Conflict {
+        /// The register.
+        table: &'static str,
+        /// What is in the way.
+        reason: String,
+    },
     /// What is stored contradicts itself.
     #[error("the store is damaged: {0}")]
     Damaged(String),

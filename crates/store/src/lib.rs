@@ -10,6 +10,7 @@ mod lock;
 pub mod objects;
 pub mod parquet_file;
 mod read;
+pub mod register;
 mod sqlite;
 pub mod tables;
 mod time;

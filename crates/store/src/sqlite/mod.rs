@@ -1,11 +1,13 @@
 //! The commit database on SQLite: one file in the data folder, in WAL mode, every commit synced to disk before it is acknowledged.
 
+mod register_rows;
 mod registers;
 mod rows;
 mod sources;
 
 use crate::db::{CaptureSourceRow, Commit, CommitDb, IdempotencyRow, Loaded, NewBatch, Replacement, StreamRow};
 use crate::error::{Result, StoreError};
+use crate::register::{ChangedBy, Lookup, RegisterChange, RegisterRow};
 use arrow_array::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -450,6 +452,19 @@ impl CommitDb for SqliteDb {
 
     async fn read_register(&self, table: &'static Table) -> Result<RecordBatch> {
         registers::read(&self.readers, table).await
+    }
+
+    async fn find_in_register(&self, lookup: &Lookup) -> Result<Vec<RegisterRow>> {
+        register_rows::find(&self.readers, lookup).await
+    }
+
+    async fn change_registers(&self, changes: &[RegisterChange], by: &ChangedBy) -> Result<Vec<i64>> {
+        let mut connection = self.write().await?;
+        let outcome = register_rows::change(&mut connection, changes, by).await;
+        if outcome.as_ref().is_err_and(|error| !matches!(error, StoreError::Conflict { .. })) {
+            connection.close_on_drop();
+        }
+        outcome
     }
 
     async fn insert_register(&self, table: &'static Table, rows: &RecordBatch) -> Result<u64> {

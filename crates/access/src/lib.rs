@@ -1,0 +1,10 @@
+//! Who may do what: roles, the policy that decides for every door, and what of a record a role doesn't get to see. No input or output: callers bring the principal,
+//! and the clock is an argument.
+
+mod action;
+mod principal;
+mod role;
+
+pub use action::Action;
+pub use principal::{Principal, Scope};
+pub use role::Role;

@@ -1,0 +1,122 @@
+//! Single rows of registers; the statements follow from the model.
+
+use crate::error::{Result, StoreError};
+use crate::register::{ChangedBy, Lookup, RegisterChange, RegisterRow, Value, Values};
+use muniment_model::{Table, Type};
+use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
+use sqlx::{Arguments, AssertSqlSafe, Connection, Row, SqliteConnection};
+
+/// Rows with the given values, smallest `id` first.
+pub(super) async fn find(pool: &SqlitePool, lookup: &Lookup) -> Result<Vec<RegisterRow>> {
+    let table = lookup.table;
+    known(table, &lookup.equal)?;
+    let names: Vec<&str> = table.columns.iter().map(|column| column.name).collect();
+    let conditions: String = lookup.equal.iter().map(|(name, _)| format!(" AND {name} IS ?")).collect();
+    let text = format!("SELECT {} FROM {} WHERE id > ?{conditions} ORDER BY id LIMIT ?", names.join(", "), table.name);
+    let mut bound: Vec<&Value> = lookup.equal.iter().map(|(_, value)| value).collect();
+    let (after, limit) = (Value::Int(lookup.after), Value::Int(lookup.limit.into()));
+    bound.insert(0, &after);
+    bound.push(&limit);
+    let query = sqlx::query_with(AssertSqlSafe(text), arguments(bound)?);
+    let rows = query.fetch_all(pool).await.map_err(StoreError::database("looking into a register"))?;
+    rows.iter().map(|row| read(table, row)).collect()
+}
+
+fn read(table: &'static Table, row: &SqliteRow) -> Result<RegisterRow> {
+    let failed = || StoreError::database("looking into a register");
+    let value = |(at, column): (usize, &'static muniment_model::Column)| {
+        let value = match column.ty {
+            Type::Int { .. } | Type::Timestamp | Type::Decimal { .. } => row.try_get::<Option<i64>, _>(at).map(Value::from),
+            Type::Bool => row.try_get::<Option<bool>, _>(at).map(Value::from),
+            Type::Text { .. } | Type::Json { .. } | Type::Inet | Type::Uuid | Type::Hash => {
+                row.try_get::<Option<String>, _>(at).map(Value::from)
+            }
+        };
+        Ok((column.name, value.map_err(failed())?))
+    };
+    Ok(RegisterRow { values: table.columns.iter().enumerate().map(value).collect::<Result<_>>()? })
+}
+
+/// Makes all changes in one transaction.
+pub(super) async fn change(connection: &mut SqliteConnection, changes: &[RegisterChange], _by: &ChangedBy) -> Result<Vec<i64>> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::database("beginning"))?;
+    let mut ids = Vec::with_capacity(changes.len());
+    for change in changes {
+        ids.push(one(&mut transaction, change).await?);
+    }
+    transaction.commit().await.map_err(StoreError::database("committing a change of a register"))?;
+    Ok(ids)
+}
+
+async fn one(connection: &mut SqliteConnection, change: &RegisterChange) -> Result<i64> {
+    let (table, text) = statement(change)?;
+    let bound: Vec<&Value> = match change {
+        RegisterChange::Insert { values, .. } => values.iter().map(|(_, value)| value).collect(),
+        RegisterChange::Update { values, expected, .. } => values.iter().chain(expected).map(|(_, value)| value).collect(),
+        RegisterChange::Delete { .. } => Vec::new(),
+    };
+    let query = sqlx::query_scalar_with::<_, i64, _>(AssertSqlSafe(text), arguments(bound)?);
+    let id = query.fetch_optional(connection).await.map_err(|error| refused(table, error))?;
+    id.ok_or_else(|| StoreError::Conflict { table: table.name, reason: "the row is not there, or was changed meanwhile".to_owned() })
+}
+
+/// The text of a change. Numbers of rows are written out; values are bound in order.
+fn statement(change: &RegisterChange) -> Result<(&'static Table, String)> {
+    Ok(match change {
+        RegisterChange::Insert { table, values } => {
+            known(table, values)?;
+            let names: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
+            let places = vec!["?"; names.len()].join(", ");
+            let text = if names.is_empty() {
+                format!("INSERT INTO {} DEFAULT VALUES RETURNING id", table.name)
+            } else {
+                format!("INSERT INTO {} ({}) VALUES ({places}) RETURNING id", table.name, names.join(", "))
+            };
+            (table, text)
+        }
+        RegisterChange::Update { table, id, values, expected } => {
+            known(table, values)?;
+            known(table, expected)?;
+            let set: Vec<String> = values.iter().map(|(name, _)| format!("{name} = ?")).collect();
+            let conditions: String = expected.iter().map(|(name, _)| format!(" AND {name} IS ?")).collect();
+            (table, format!("UPDATE {} SET {} WHERE id = {id}{conditions} RETURNING id", table.name, set.join(", ")))
+        }
+        RegisterChange::Delete { table, id } => (table, format!("DELETE FROM {} WHERE id = {id} RETURNING id", table.name)),
+    })
+}
+
+fn known(table: &Table, values: &Values) -> Result<()> {
+    match values.iter().find(|(name, _)| table.column(name).is_none()) {
+        Some((unknown, _)) => Err(StoreError::Damaged(format!("{} has no column {unknown}", table.name))),
+        None => Ok(()),
+    }
+}
+
+fn arguments(values: Vec<&Value>) -> Result<SqliteArguments> {
+    let mut arguments = SqliteArguments::default();
+    for value in values {
+        let added = match value {
+            Value::Null => arguments.add(None::<i64>),
+            Value::Int(value) => arguments.add(*value),
+            Value::Bool(value) => arguments.add(*value),
+            Value::Text(value) => arguments.add(value.clone()),
+        };
+        added.map_err(|error| StoreError::database("binding a value")(sqlx::Error::Encode(error)))?;
+    }
+    Ok(arguments)
+}
+
+/// Violated keys, checks and references are the caller's matter, everything else the store's.
+fn refused(table: &'static Table, error: sqlx::Error) -> StoreError {
+    let violated = error.as_database_error().is_some_and(|error| {
+        error.is_unique_violation()
+            || error.is_foreign_key_violation()
+            || error.is_check_violation()
+            || error.message().contains("NOT NULL")
+    });
+    if violated {
+        let reason = error.as_database_error().map_or_else(String::new, |error| error.message().to_owned());
+        return StoreError::Conflict { table: table.name, reason };
+    }
+    StoreError::database("changing a register")(error)
+}
