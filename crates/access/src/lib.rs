@@ -2,9 +2,13 @@
 //! and the clock is an argument.
 
 mod action;
+mod area;
+mod policy;
 mod principal;
 mod role;
 
 pub use action::Action;
+pub use area::area;
+pub use policy::{Decision, Policy, PolicyError};
 pub use principal::{Principal, Scope};
 pub use role::Role;

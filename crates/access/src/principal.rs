@@ -37,3 +37,16 @@ pub struct Principal {
     /// Limits of the key.
     pub scope: Scope,
 }
+
+impl Principal {
+    /// Somebody of this name with these roles and no limits beyond them.
+    pub fn with_roles(name: &str, roles: impl IntoIterator<Item = Role>) -> Self {
+        let roles = roles.into_iter().collect();
+        Self { user_id: None, name: name.to_owned(), key_id: None, session_id: None, roles, scope: Scope::default() }
+    }
+
+    /// Whoever reaches a service without authentication: may do everything.
+    pub fn unrestricted() -> Self {
+        Self::with_roles("anonymous", Role::ALL)
+    }
+}

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::http::header::{ACCEPT_ENCODING, RETRY_AFTER};
+use axum::http::header::{ACCEPT_ENCODING, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use datafusion::error::DataFusionError;
@@ -18,6 +18,7 @@ pub(crate) enum Code {
     Busy,
     CrossOrigin,
     DamagedBody,
+    Forbidden,
     IncompleteBody,
     Internal,
     InvalidHeader,
@@ -36,6 +37,7 @@ pub(crate) enum Code {
     Stopping,
     TooLarge,
     TooManyRequests,
+    Unauthenticated,
     UndoRefused,
     UnknownLog,
     UnknownPath,
@@ -55,6 +57,7 @@ impl Code {
             ),
             Self::CrossOrigin => ("cross_origin", S::FORBIDDEN, "A browser sent this for a page of another origin."),
             Self::DamagedBody => ("damaged_body", S::BAD_REQUEST, "The compressed body can't be unpacked."),
+            Self::Forbidden => ("forbidden", S::FORBIDDEN, "Your roles, or the limits of your key, don't allow this."),
             Self::IncompleteBody => ("incomplete_body", S::BAD_REQUEST, "The body ended early."),
             Self::Internal => ("internal", S::INTERNAL_SERVER_ERROR, "A defect or a fault of the machine; the service's log says which."),
             Self::InvalidHeader => ("invalid_header", S::BAD_REQUEST, "A header's value is not valid."),
@@ -75,6 +78,11 @@ impl Code {
             Self::Stopping => ("stopping", S::SERVICE_UNAVAILABLE, "The service is stopping or has stopped taking requests."),
             Self::TooLarge => ("too_large", S::PAYLOAD_TOO_LARGE, "The body, or the number of its records, is over the limit."),
             Self::TooManyRequests => ("too_many_requests", S::TOO_MANY_REQUESTS, "This client has too many requests under way."),
+            Self::Unauthenticated => (
+                "unauthenticated",
+                S::UNAUTHORIZED,
+                "Nobody is recognised: the key, token or session is missing, wrong or no longer valid.",
+            ),
             Self::UndoRefused => {
                 ("undo_refused", S::CONFLICT, "What was selected can't be taken back; `refusals` says why, record by record.")
             }
@@ -142,6 +150,9 @@ impl IntoResponse for Refusal {
         }
         if self.code == Code::UnsupportedEncoding {
             response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));
+        }
+        if self.code == Code::Unauthenticated {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"muniment\""));
         }
         response
     }

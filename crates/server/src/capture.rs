@@ -2,12 +2,15 @@
 
 use crate::answer::Refusal;
 use crate::body::{receive, refuse};
+use crate::entities::CHANGES;
+use crate::identity::Identity;
 use crate::logs::{REPLAYED, idempotency_key};
 use crate::routes::{AppState, Parameters};
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use muniment_access::{Action, Principal};
 use muniment_engine::{EngineError, EnvelopeFormat, EnvelopeRequest, KeyHints};
 use serde::Deserialize;
 
@@ -21,30 +24,34 @@ pub(crate) struct CaptureParameters {
 /// Debezium's change events.
 pub(crate) async fn debezium(
     app: AppState,
+    Identity(principal): Identity,
     Parameters(parameters): Parameters<CaptureParameters>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    take_in(app, EnvelopeFormat::Debezium, parameters, request).await
+    take_in(app, &principal, EnvelopeFormat::Debezium, parameters, request).await
 }
 
 /// wal2json's output.
 pub(crate) async fn wal2json(
     app: AppState,
+    Identity(principal): Identity,
     Parameters(parameters): Parameters<CaptureParameters>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    take_in(app, EnvelopeFormat::Wal2Json, parameters, request).await
+    take_in(app, &principal, EnvelopeFormat::Wal2Json, parameters, request).await
 }
 
 async fn take_in(
     State(app): AppState,
+    principal: &Principal,
     format: EnvelopeFormat,
     parameters: CaptureParameters,
     request: Request,
 ) -> Result<Response, Refusal> {
     let keys = KeyHints::parse(parameters.key.as_deref().unwrap_or_default())
         .map_err(|error| EngineError::Parameter { name: "key", reason: error.to_string() }.into());
-    let meta = keys.and_then(|keys| Ok((keys, idempotency_key(request.headers())?)));
+    let allowed = app.allow(principal, Action::Ingest, Some(CHANGES));
+    let meta = allowed.and(keys).and_then(|keys| Ok((keys, idempotency_key(request.headers())?)));
     let (keys, idempotency_key) = match meta {
         Ok(meta) => meta,
         Err(refusal) => return Err(refuse(request, refusal).await),

@@ -1,9 +1,11 @@
 //! What happened to an entity, and what it or its table was like at an instant.
 
 use crate::answer::{Code, Refusal};
+use crate::identity::Identity;
 use crate::routes::{AppState, Parameters, Segments};
 use axum::Json;
 use axum::extract::State;
+use muniment_access::Action;
 use muniment_engine::history::{
     Change, DEFAULT_HISTORY_LIMIT, HistoryOptions, State as RowState, TableAtOptions, TablePage, entity_at, entity_history, parse_time,
     table_at,
@@ -12,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 /// Most changes or keys in one answer.
 pub(crate) const MAX_LIMIT: usize = 10_000;
+/// The log that histories are read from.
+pub(crate) const CHANGES: &str = "sys_audit_log";
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,9 +47,11 @@ pub(crate) struct History {
 
 pub(crate) async fn history(
     State(app): AppState,
+    Identity(principal): Identity,
     Segments((table, key)): Segments<(String, String)>,
     Parameters(parameters): Parameters<HistoryParameters>,
 ) -> Result<Json<History>, Refusal> {
+    app.allow(&principal, Action::Read, Some(CHANGES))?;
     let limit = limit(parameters.limit)?.unwrap_or(DEFAULT_HISTORY_LIMIT);
     let options = HistoryOptions {
         from: parameters.from.as_deref().map(instant).transpose()?,
@@ -67,9 +73,11 @@ pub(crate) struct RowParameters {
 
 pub(crate) async fn row_at(
     State(app): AppState,
+    Identity(principal): Identity,
     Segments((table, key)): Segments<(String, String)>,
     Parameters(RowParameters { time }): Parameters<RowParameters>,
 ) -> Result<Json<RowState>, Refusal> {
+    app.allow(&principal, Action::Read, Some(CHANGES))?;
     let row = entity_at(&app.query, &table, &key, instant(&time)?).await?;
     row.map(Json).ok_or_else(|| Refusal::new(Code::NotFound, format!("{table} had no row {key} at {time}")))
 }
@@ -84,9 +92,11 @@ pub(crate) struct TableParameters {
 
 pub(crate) async fn table_at_time(
     State(app): AppState,
+    Identity(principal): Identity,
     Segments(table): Segments<String>,
     Parameters(parameters): Parameters<TableParameters>,
 ) -> Result<Json<TablePage>, Refusal> {
+    app.allow(&principal, Action::Read, Some(CHANGES))?;
     let mut options = TableAtOptions { after: parameters.after, ..TableAtOptions::default() };
     if let Some(limit) = limit(parameters.limit)? {
         options.limit = limit;

@@ -1,6 +1,7 @@
 //! The ledger's public side: checkpoints, proofs and keys.
 
 use crate::answer::{Code, Refusal};
+use crate::identity::Identity;
 use crate::peers::Peer;
 use crate::routes::{AppState, Segments};
 use axum::extract::State;
@@ -8,6 +9,7 @@ use axum::http::HeaderMap;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, FORWARDED};
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
+use muniment_access::Action;
 use muniment_engine::evidence::prove;
 use muniment_ledger::proof::Proof;
 use serde_json::{Value, json};
@@ -19,16 +21,23 @@ pub(crate) async fn checkpoint(State(app): AppState) -> impl IntoResponse {
 }
 
 /// All that is needed to check one record with the public key alone.
-pub(crate) async fn proof(State(app): AppState, Segments((log, id)): Segments<(String, i64)>) -> Result<Json<Proof>, Refusal> {
+pub(crate) async fn proof(
+    State(app): AppState,
+    Identity(principal): Identity,
+    Segments((log, id)): Segments<(String, i64)>,
+) -> Result<Json<Proof>, Refusal> {
+    app.allow(&principal, Action::Export, Some(&log))?;
     Ok(Json(prove(app.engine.store(), &log, id).await?))
 }
 
-/// Replaces the signing key. There are no roles yet, so only a client on this machine may.
+/// Replaces the signing key. Only a client on this machine may, whatever its roles.
 pub(crate) async fn rotate(
     State(app): AppState,
+    Identity(principal): Identity,
     Extension(peer): Extension<Arc<Peer>>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Refusal> {
+    app.allow(&principal, Action::Configure, None)?;
     let forwarded = headers.contains_key(FORWARDED) || headers.contains_key("x-forwarded-for");
     if !peer.is_local() || forwarded {
         return Err(Refusal::new(Code::LoopbackOnly, "the key is rotated from the machine that the service runs on"));

@@ -10,6 +10,7 @@ mod capture;
 mod connection;
 mod decode;
 mod entities;
+mod identity;
 mod ledger;
 mod logs;
 mod openapi;
@@ -22,5 +23,6 @@ mod sources;
 mod sql;
 mod status;
 
+pub use identity::AccessMode;
 pub use muniment_engine::query::QueryLimits;
 pub use serve::{Server, ServerConfig, ServerError};

@@ -2,12 +2,14 @@
 
 use crate::answer::{Code, Refusal};
 use crate::body::{receive, refuse};
+use crate::identity::Identity;
 use crate::routes::{AppState, Segments};
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use muniment_access::Action;
 use muniment_engine::{EngineError, IngestRequest};
 use muniment_model::Format;
 
@@ -24,8 +26,15 @@ const NAME_CHARS: usize = 255;
 /// Most characters of a position.
 const POSITION_CHARS: usize = 1024;
 
-pub(crate) async fn ingest(State(app): AppState, Segments(log): Segments<String>, request: Request) -> Result<Response, Refusal> {
-    let Meta { format, idempotency_key, position } = match Meta::read(&log, request.headers()) {
+pub(crate) async fn ingest(
+    State(app): AppState,
+    Identity(principal): Identity,
+    Segments(log): Segments<String>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let allowed = app.allow(&principal, Action::Ingest, Some(&log));
+    let meta = allowed.and_then(|()| Meta::read(&log, request.headers()));
+    let Meta { format, idempotency_key, position } = match meta {
         Ok(meta) => meta,
         Err(refusal) => return Err(refuse(request, refusal).await),
     };

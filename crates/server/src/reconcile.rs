@@ -3,6 +3,8 @@
 
 use crate::answer::{Code, Refusal};
 use crate::body::receive;
+use crate::entities::CHANGES;
+use crate::identity::Identity;
 use crate::peers::Peer;
 use crate::routes::{AppState, Parameters, Segments};
 use crate::sources::{Wish, actor};
@@ -13,6 +15,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::stream;
+use muniment_access::Action;
 use muniment_engine::EngineError;
 use muniment_engine::reconcile::{Progress, ReconcileOptions, Reconciliation};
 use serde_json::{Value, json};
@@ -40,11 +43,13 @@ struct Running {
 /// Compares. The work ends with the connection.
 pub(crate) async fn reconcile(
     State(app): AppState,
+    Identity(principal): Identity,
     Extension(peer): Extension<Arc<Peer>>,
     Segments(name): Segments<String>,
     Parameters(wish): Parameters<Wish>,
     request: Request,
 ) -> Result<Response, Refusal> {
+    app.allow(&principal, Action::Verify, Some(CHANGES))?;
     actor(&peer, request.headers(), &wish)?;
     let (_, body) = receive(&app.engine, request, app.body_limits(BODY_BYTES)).await?;
     let wrong = |error: serde_json::Error| Refusal::new(Code::InvalidParameter, format!("the options can't be read: {error}"));

@@ -2,11 +2,13 @@
 
 use crate::answer::{Code, Refusal};
 use crate::body::receive;
-use crate::entities::{instant, limit};
+use crate::entities::{CHANGES, instant, limit};
+use crate::identity::Identity;
 use crate::routes::{AppState, Parameters, Segments};
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use muniment_access::Action;
 use muniment_engine::history::{
     Blame, DEFAULT_HISTORY_LIMIT, Dialect, Selection, Transaction, UndoOptions, blame, parse_time, transaction, undo,
 };
@@ -25,9 +27,11 @@ pub(crate) struct BlameParameters {
 
 pub(crate) async fn blame_row(
     State(app): AppState,
+    Identity(principal): Identity,
     Segments((table, key)): Segments<(String, String)>,
     Parameters(parameters): Parameters<BlameParameters>,
 ) -> Result<Json<Blame>, Refusal> {
+    app.allow(&principal, Action::Read, Some(CHANGES))?;
     let time = parameters.time.as_deref().map(instant).transpose()?.unwrap_or(i64::MAX);
     let blame = blame(&app.query, &table, &key, time).await?;
     blame.map(Json).ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no change of {table} {key}")))
@@ -41,9 +45,11 @@ pub(crate) struct TransactionParameters {
 
 pub(crate) async fn one_transaction(
     State(app): AppState,
+    Identity(principal): Identity,
     Segments(id): Segments<String>,
     Parameters(parameters): Parameters<TransactionParameters>,
 ) -> Result<Json<Transaction>, Refusal> {
+    app.allow(&principal, Action::Read, Some(CHANGES))?;
     let limit = limit(parameters.limit)?.unwrap_or(DEFAULT_HISTORY_LIMIT);
     let found = transaction(&app.query, &id, limit).await?;
     found.map(Json).ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no change of the transaction {id}")))
@@ -83,7 +89,8 @@ impl UndoRequest {
     }
 }
 
-pub(crate) async fn undo_script(State(app): AppState, request: Request) -> Result<Response, Refusal> {
+pub(crate) async fn undo_script(State(app): AppState, Identity(principal): Identity, request: Request) -> Result<Response, Refusal> {
+    app.allow(&principal, Action::Read, Some(CHANGES))?;
     let (_, body) = receive(&app.engine, request, app.body_limits(BODY_BYTES)).await?;
     let wrong = |error| Refusal::new(Code::InvalidParameter, format!("the body is not a request for an undo script: {error}"));
     let wanted: UndoRequest = serde_json::from_slice(&body).map_err(wrong)?;

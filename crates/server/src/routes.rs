@@ -2,6 +2,7 @@
 
 use crate::answer::{Code, Refusal};
 use crate::body::BodyLimits;
+use crate::identity::AccessMode;
 use crate::peers::Peer;
 use crate::serve::ServerConfig;
 use crate::{capture, entities, ledger, logs, openapi, reconcile, reconstruction, sources, sql, status};
@@ -13,6 +14,7 @@ use axum::http::request::Parts;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
+use muniment_access::{Policy, Principal};
 use muniment_engine::Engine;
 use muniment_engine::query::QueryEngine;
 use serde::de::DeserializeOwned;
@@ -24,13 +26,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(crate) struct App {
     pub(crate) engine: Arc<Engine>,
     pub(crate) query: QueryEngine,
+    pub(crate) policy: Policy,
     config: ServerConfig,
+    /// Who everybody is where nobody has to say.
+    everybody: Arc<Principal>,
     stopping: AtomicBool,
 }
 
 impl App {
-    pub(crate) fn new(engine: Arc<Engine>, query: QueryEngine, config: ServerConfig) -> Self {
-        Self { engine, query, config, stopping: AtomicBool::new(false) }
+    pub(crate) fn new(engine: Arc<Engine>, query: QueryEngine, policy: Policy, config: ServerConfig) -> Self {
+        Self { engine, query, policy, config, everybody: Arc::new(Principal::unrestricted()), stopping: AtomicBool::new(false) }
     }
 
     pub(crate) fn stop(&self) {
@@ -85,6 +90,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     router
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(app.clone(), recognise))
         .layer(from_fn_with_state(app.clone(), admit))
         .layer(DefaultBodyLimit::disable())
         .with_state(app)
@@ -116,6 +122,14 @@ async fn admit(State(app): AppState, request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     drop(under_way);
     response
+}
+
+/// Finds out who asks.
+async fn recognise(State(app): AppState, mut request: Request, next: Next) -> Response {
+    match app.config.access {
+        AccessMode::Open => request.extensions_mut().insert(app.everybody.clone()),
+    };
+    next.run(request).await
 }
 
 /// Browsers name the origin of the page in every request that is not a plain reading one.

@@ -1,6 +1,7 @@
 //! Listening, accepting connections within limits, and stopping without breaking a request that is under way.
 
 use crate::connection::PatientStream;
+use crate::identity::AccessMode;
 use crate::peers::Peers;
 use crate::routes::{App, router};
 use axum::Router;
@@ -10,6 +11,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use muniment_access::{Policy, PolicyError};
 use muniment_engine::query::{QueryEngine, QueryLimits};
 use muniment_engine::{Engine, EngineError};
 use std::io;
@@ -32,6 +34,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct ServerConfig {
     /// Where to listen; port 0 takes a free one. By default port 7117 on loopback.
     pub listen: SocketAddr,
+    /// Whether callers have to say who they are.
+    pub access: AccessMode,
     /// What one query may use.
     pub query: QueryLimits,
     /// Time in which a request's headers must arrive, and after which an idle connection is closed.
@@ -57,6 +61,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
+            access: AccessMode::Open,
             query: QueryLimits::default(),
             header_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(15),
@@ -84,6 +89,9 @@ pub enum ServerError {
     /// Queries can't be set up.
     #[error("queries can't be set up")]
     Query(#[source] EngineError),
+    /// The access policy can't be used.
+    #[error("access can't be set up")]
+    Policy(#[source] PolicyError),
 }
 
 /// A server that listens.
@@ -105,7 +113,8 @@ impl Server {
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let query = QueryEngine::new(engine.store().clone(), config.query).map_err(ServerError::Query)?;
-        let app = Arc::new(App::new(engine, query, config.clone()));
+        let policy = Policy::load().map_err(ServerError::Policy)?;
+        let app = Arc::new(App::new(engine, query, policy, config.clone()));
         Ok(Self { listener, address, config, app })
     }
 

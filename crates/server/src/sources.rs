@@ -1,7 +1,9 @@
-//! Attached sources: `/api/v1/sources`. Attaching and detaching change another database, and there are no roles yet: only a client on this machine may.
+//! Attached sources: `/api/v1/sources`. Attaching and detaching change another database: only a client on this machine
+//! may, and only one who configures.
 
 use crate::answer::{Code, Refusal};
 use crate::body::receive;
+use crate::identity::Identity;
 use crate::peers::Peer;
 use crate::routes::{App, AppState, Parameters, Segments};
 use axum::extract::{Request, State};
@@ -9,6 +11,7 @@ use axum::http::header::FORWARDED;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use muniment_access::Action;
 use muniment_engine::EngineError;
 use muniment_engine::capture::{Actor, AttachRequest, Attachment, SourceStatus};
 use serde::Deserialize;
@@ -34,12 +37,18 @@ pub(crate) struct Wish {
 }
 
 /// All sources, by name.
-pub(crate) async fn list(State(app): AppState) -> Result<Json<Vec<SourceStatus>>, Refusal> {
+pub(crate) async fn list(State(app): AppState, Identity(principal): Identity) -> Result<Json<Vec<SourceStatus>>, Refusal> {
+    app.allow(&principal, Action::Configure, None)?;
     Ok(Json(app.engine.sources().await?))
 }
 
 /// One source.
-pub(crate) async fn one(State(app): AppState, Segments(name): Segments<String>) -> Result<Json<SourceStatus>, Refusal> {
+pub(crate) async fn one(
+    State(app): AppState,
+    Identity(principal): Identity,
+    Segments(name): Segments<String>,
+) -> Result<Json<SourceStatus>, Refusal> {
+    app.allow(&principal, Action::Configure, None)?;
     let found = app.engine.sources().await?.into_iter().find(|source| source.name == name);
     Ok(Json(found.ok_or_else(|| EngineError::NotFound(format!("source {name}")))?))
 }
@@ -47,10 +56,12 @@ pub(crate) async fn one(State(app): AppState, Segments(name): Segments<String>) 
 /// Attaches tables of a database.
 pub(crate) async fn attach(
     State(app): AppState,
+    Identity(principal): Identity,
     Extension(peer): Extension<Arc<Peer>>,
     Parameters(wish): Parameters<Wish>,
     request: Request,
 ) -> Result<Response, Refusal> {
+    app.allow(&principal, Action::Configure, None)?;
     let actor = actor(&peer, request.headers(), &wish)?;
     let (_, body) = receive(&app.engine, request, app.body_limits(BODY_BYTES)).await?;
     // What is wrong with the body is told by place only: it holds a password.
@@ -72,11 +83,13 @@ pub(crate) async fn attach(
 /// Detaches a source.
 pub(crate) async fn detach(
     State(app): AppState,
+    Identity(principal): Identity,
     Extension(peer): Extension<Arc<Peer>>,
     Segments(name): Segments<String>,
     Parameters(wish): Parameters<Wish>,
     headers: HeaderMap,
 ) -> Result<Json<Attachment>, Refusal> {
+    app.allow(&principal, Action::Configure, None)?;
     let actor = actor(&peer, &headers, &wish)?;
     if wish.dry_run {
         return Ok(Json(Attachment { plan: app.engine.plan_detach(&name).await?, source: None }));

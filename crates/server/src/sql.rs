@@ -2,6 +2,7 @@
 
 use crate::answer::{Code, Refusal};
 use crate::body::receive;
+use crate::identity::Identity;
 use crate::routes::{App, AppState, Parameters};
 use arrow_array::RecordBatch;
 use axum::body::Body;
@@ -11,6 +12,7 @@ use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, VARY};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
+use muniment_access::Action;
 use muniment_engine::EngineError;
 use muniment_engine::metrics::Failure;
 use muniment_engine::query::output::{Encoder, OutputFormat};
@@ -48,15 +50,18 @@ pub(crate) struct Short {
 
 pub(crate) async fn by_parameters(
     State(app): AppState,
+    Identity(principal): Identity,
     Parameters(short): Parameters<Short>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
+    app.allow(&principal, Action::Read, None)?;
     let wrong = |error| Refusal::new(Code::InvalidParameter, format!("parameters is not a JSON array: {error}"));
     let parameters = short.parameters.as_deref().map(serde_json::from_str).transpose().map_err(wrong)?.unwrap_or_default();
     answer(&app, Question { query: short.q, parameters }, &headers).await
 }
 
-pub(crate) async fn by_body(State(app): AppState, request: Request) -> Result<Response, Refusal> {
+pub(crate) async fn by_body(State(app): AppState, Identity(principal): Identity, request: Request) -> Result<Response, Refusal> {
+    app.allow(&principal, Action::Read, None)?;
     let (parts, body) = receive(&app.engine, request, app.body_limits(BODY_BYTES)).await?;
     let wrong = |error| Refusal::new(Code::InvalidParameter, format!("the body is not {{\"query\": …, \"parameters\": […]}}: {error}"));
     let question = serde_json::from_slice(&body).map_err(wrong)?;

@@ -1,10 +1,12 @@
 //! Whether the service lives and takes records, what it counts, and what it offers.
 
 use crate::answer::{Code, Refusal};
+use crate::identity::Identity;
 use crate::routes::AppState;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{Html, IntoResponse};
+use muniment_access::Action;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -33,8 +35,9 @@ pub(crate) async fn ready(State(app): AppState) -> Result<&'static str, Refusal>
     }
 }
 
-pub(crate) async fn metrics(State(app): AppState) -> impl IntoResponse {
-    ([(CONTENT_TYPE, METRICS_TYPE), (CACHE_CONTROL, "no-store")], app.engine.render_metrics())
+pub(crate) async fn metrics(State(app): AppState, Identity(principal): Identity) -> Result<impl IntoResponse, Refusal> {
+    app.allow(&principal, Action::ReadMetrics, None)?;
+    Ok(([(CONTENT_TYPE, METRICS_TYPE), (CACHE_CONTROL, "no-store")], app.engine.render_metrics()))
 }
 
 pub(crate) async fn index() -> Html<String> {

@@ -12,22 +12,35 @@ const REASONS: &str = "docs/dependencies.md";
 const MANIFEST: &str = "Cargo.toml";
 
 /// Crate, and the crates of the workspace that it may use.
-const ALLOWED: [(&str, &[&str]); 9] = [
+const ALLOWED: [(&str, &[&str]); 10] = [
     ("muniment-model", &[]),
     ("muniment-ledger", &[]),
+    ("muniment-access", &["muniment-model"]),
     ("muniment-store", &["muniment-model", "muniment-ledger"]),
     ("muniment-capture", &["muniment-model"]),
-    ("muniment-engine", &["muniment-model", "muniment-ledger", "muniment-store", "muniment-capture"]),
-    ("muniment-server", &["muniment-model", "muniment-ledger", "muniment-capture", "muniment-engine"]),
-    ("muniment-cli", &["muniment-model", "muniment-ledger", "muniment-store", "muniment-capture", "muniment-engine", "muniment-server"]),
+    ("muniment-engine", &["muniment-model", "muniment-ledger", "muniment-access", "muniment-store", "muniment-capture"]),
+    ("muniment-server", &["muniment-model", "muniment-ledger", "muniment-access", "muniment-capture", "muniment-engine"]),
+    (
+        "muniment-cli",
+        &[
+            "muniment-model",
+            "muniment-ledger",
+            "muniment-access",
+            "muniment-store",
+            "muniment-capture",
+            "muniment-engine",
+            "muniment-server",
+        ],
+    ),
     ("muniment-testkit", &[]),
     ("xtask", &[]),
 ];
 
 /// Crate, and the families that it must not reach by any path.
-const UNREACHABLE: [(&str, &[&str]); 3] = [
+const UNREACHABLE: [(&str, &[&str]); 4] = [
     ("muniment-ledger", &["tokio", "arrow", "datafusion", "sqlx"]),
     ("muniment-model", &["tokio", "datafusion", "sqlx"]),
+    ("muniment-access", &["tokio", "datafusion", "sqlx"]),
     ("xtask", &["tokio", "arrow", "datafusion", "sqlx"]),
 ];
 

@@ -3,7 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 use muniment_engine::{Engine, EngineConfig};
-use muniment_server::{Server, ServerConfig, ServerError};
+use muniment_server::{AccessMode, Server, ServerConfig, ServerError};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ impl Service {
     pub async fn with(change: impl FnOnce(&mut EngineConfig, &mut ServerConfig)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut engine = EngineConfig::new(folder.path().join("data"));
-        let mut server = ServerConfig { listen: "127.0.0.1:0".parse().unwrap(), ..ServerConfig::default() };
+        let mut server = ServerConfig { listen: "127.0.0.1:0".parse().unwrap(), access: AccessMode::Open, ..ServerConfig::default() };
         change(&mut engine, &mut server);
         let engine = Engine::open(engine).await.unwrap();
         let server = Server::bind(engine.clone(), server).await.unwrap();
