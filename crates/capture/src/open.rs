@@ -15,6 +15,11 @@ pub const POSTGRES_QUEUE: &str = "postgres-queue";
 /// SQLite by triggers.
 pub const SQLITE: &str = "sqlite";
 
+/// Muniment's own registers, by triggers in the commit database.
+pub const REGISTERS: &str = "registers";
+/// What records call the schema of the registers.
+pub const REGISTERS_SCHEMA: &str = "muniment";
+
 /// How changes come out of a database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -72,6 +77,25 @@ fn sqlite_name(url: &str, options: &AttachOptions) -> Result<String> {
     let name = options.name.clone().unwrap_or_else(|| default_name("sqlite", stem.as_deref().unwrap_or("file")));
     check_name(&name)?;
     Ok(name)
+}
+
+/// Has the changes of registers in this commit database captured from now on.
+///
+/// # Errors
+/// If the database can't be opened, refuses a statement, or is of a kind without triggers.
+pub async fn audit_registers(url: &str, registers: &[&muniment_model::Table]) -> Result<()> {
+    if !url.starts_with("sqlite:") {
+        return Err(unknown(url));
+    }
+    let names = |columns: &mut dyn Iterator<Item = &muniment_model::Column>| columns.map(|column| column.name.to_owned()).collect();
+    let describe = |register: &&muniment_model::Table| queue::sqlite::TableDescription {
+        name: register.name.to_owned(),
+        columns: names(&mut register.columns.iter()),
+        key: vec!["id".to_owned()],
+        excluded: Vec::new(),
+        masked: names(&mut register.columns.iter().filter(|column| column.secret)),
+    };
+    queue::sqlite::audit(url, &registers.iter().map(describe).collect::<Vec<_>>()).await
 }
 
 /// The kind of a source by its URL.
@@ -163,8 +187,11 @@ pub fn open(spec: &SourceSpec<'_>) -> Result<Opened> {
             options.known_applications = attach_options(spec)?.known_applications;
             Ok(Opened { source: Box::new(queue::postgres::QueueSource::new(spec.url, options)?), monitor: None })
         }
-        SQLITE => {
-            let options = queue::sqlite::SqliteOptions::new(spec.name);
+        SQLITE | REGISTERS => {
+            let mut options = queue::sqlite::SqliteOptions::new(spec.name);
+            if spec.kind == REGISTERS {
+                options.schema = REGISTERS_SCHEMA.to_owned();
+            }
             Ok(Opened { source: Box::new(queue::sqlite::SqliteQueueSource::new(spec.url, options)), monitor: None })
         }
         _ => Err(unknown(spec.url)),

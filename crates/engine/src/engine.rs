@@ -168,6 +168,7 @@ impl Engine {
         let mut tasks = maintain::start(&engine);
         tasks.push(tokio::spawn(committer.run(receiver)));
         *engine.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
+        engine.start_registers().await?;
         Ok(engine)
     }
 

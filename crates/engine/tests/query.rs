@@ -1,9 +1,9 @@
 //! SQL, entity history and states as of an instant, through flush and compaction (P6) and at their limits (P10).
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step is a failed test")]
 
+use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
-use arrow_array::{Int64Array, RecordBatch, StringArray};
 use arrow_cast::pretty::pretty_format_batches;
 use bytes::Bytes;
 use datafusion::common::ScalarValue;
@@ -13,6 +13,7 @@ use muniment_engine::query::output::{Encoder, OutputFormat};
 use muniment_engine::query::{QueryEngine, QueryLimits, parameter};
 use muniment_engine::{Engine, EngineConfig, EngineError, IngestRequest, Receipt};
 use muniment_model::Format;
+use muniment_store::register::{ChangedBy, RegisterChange};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -46,11 +47,11 @@ impl Fixture {
     }
 
     async fn add_users(&self) {
-        let ids = Int64Array::from(vec![1, 2]);
-        let names = StringArray::from(vec!["lan", "minh"]);
-        let rows = RecordBatch::try_from_iter([("id", Arc::new(ids) as _), ("username", Arc::new(names) as _)]).unwrap();
-        let users = muniment_model::table("users").unwrap();
-        assert_eq!(self.engine.store().db().insert_register(users, &rows).await.unwrap(), 2);
+        let table = muniment_model::table("users").unwrap();
+        let row = |name: &str| RegisterChange::Insert { table, values: vec![("username", name.into())] };
+        let by = ChangedBy { username: "test".to_owned(), ..ChangedBy::default() };
+        let ids = self.engine.store().db().change_registers(&[row("lan"), row("minh")], &by).await.unwrap();
+        assert_eq!(ids, [1, 2]);
     }
 }
 

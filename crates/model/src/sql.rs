@@ -41,6 +41,11 @@ impl Table {
         }
         sql
     }
+
+    /// The statement that adds a column to a table that was made without it. Rows that are there get the default, if it is a constant.
+    pub fn add_column_sql(&self, column: &Column, dialect: Dialect) -> String {
+        format!("ALTER TABLE {} ADD COLUMN {};", self.name, column_sql(self, column, dialect))
+    }
 }
 
 fn column_sql(table: &Table, column: &Column, dialect: Dialect) -> String {

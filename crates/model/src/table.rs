@@ -139,6 +139,8 @@ pub struct Column {
     pub array: bool,
     /// Whether no two rows may have the same value (registers).
     pub unique: bool,
+    /// Whether its values are kept out of the record of changes: `***` instead, made by the trigger (registers).
+    pub secret: bool,
     /// What it means.
     pub doc: &'static str,
 }
@@ -159,6 +161,7 @@ impl Column {
             range: None,
             array: false,
             unique: false,
+            secret: false,
             doc,
         }
     }
@@ -219,6 +222,12 @@ impl Column {
 
     pub(crate) const fn values(mut self, values: &'static [&'static str]) -> Self {
         self.values = values;
+        self
+    }
+
+    #[allow(dead_code, reason = "for registers that hold secrets")]
+    pub(crate) const fn secret(mut self) -> Self {
+        self.secret = true;
         self
     }
 

@@ -254,11 +254,13 @@ pub trait CommitDb: Send + Sync + std::fmt::Debug {
     async fn forget_garbage(&self, path: &str) -> Result<()>;
     /// All rows of a register, in key order.
     async fn read_register(&self, table: &'static Table) -> Result<RecordBatch>;
-    /// Inserts rows into a register; columns by name. Rows whose key exists are left as they are.
-    async fn insert_register(&self, table: &'static Table, rows: &RecordBatch) -> Result<u64>;
     /// Rows of a register by their values.
     async fn find_in_register(&self, lookup: &Lookup) -> Result<Vec<RegisterRow>>;
     /// Makes all of these changes or none; returns the `id` of each row. [`crate::StoreError::Conflict`] if a row is not there or not as expected, or a key,
     /// check or reference is violated.
     async fn change_registers(&self, changes: &[RegisterChange], by: &ChangedBy) -> Result<Vec<i64>>;
+    /// Where the triggers that audit the registers are attached and their queue is read; `None` if this database has none.
+    fn audit_url(&self) -> Option<String>;
+    /// Changes of registers that the source of this position name has not taken into the log yet.
+    async fn waiting_register_changes(&self, source: &str) -> Result<u64>;
 }

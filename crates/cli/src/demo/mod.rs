@@ -73,10 +73,7 @@ async fn play(
 ) -> Result<()> {
     let records: u64 = engine.store().snapshot_of("sys_audit_log").values().map(StreamSnapshot::end).sum();
     let mut agency = Agency::new(options.seed.wrapping_add(records), records);
-    let register = staff::register(&agency.staff, muniment_engine::now()).map_err(EngineError::from)?;
-    if let Some(users) = muniment_model::table("users") {
-        engine.store().db().insert_register(users, &register).await?;
-    }
+    staff::register(engine.store().db(), &agency.staff).await?;
     if records == 0 {
         fill_in(engine, &mut agency, options.backfill, &stopped).await?;
     }

@@ -1,10 +1,10 @@
 //! Who works at the agency, and the rows of the `users` register that say so.
 
 use super::random::Random;
-use arrow_array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow_schema::ArrowError;
+use muniment_store::StoreError;
+use muniment_store::db::CommitDb;
+use muniment_store::register::{ChangedBy, Lookup, RegisterChange};
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 /// Number of people and service accounts.
 pub const STAFF: usize = 42;
@@ -113,19 +113,24 @@ fn program(number: usize) -> Person {
     }
 }
 
-/// The staff as rows of the register `users`.
-pub fn register(staff: &[Person], now: i64) -> Result<RecordBatch, ArrowError> {
-    let texts = |value: &dyn Fn(&Person) -> String| -> ArrayRef { Arc::new(StringArray::from_iter_values(staff.iter().map(value))) };
-    let times = || -> ArrayRef { Arc::new(TimestampMicrosecondArray::from(vec![now; staff.len()]).with_timezone("UTC")) };
-    RecordBatch::try_from_iter([
-        ("id", Arc::new(Int64Array::from_iter_values(staff.iter().map(|person| person.id))) as ArrayRef),
-        ("external_id", texts(&|person| format!("hr-{:04}", person.id))),
-        ("username", texts(&|person| person.username.clone())),
-        ("display_name", texts(&|person| person.name.clone())),
-        ("email", texts(&|person| format!("{}@agency.example", person.username))),
-        ("is_active", Arc::new(BooleanArray::from(vec![true; staff.len()]))),
-        ("source", texts(&|person| if person.role == Role::Service { "service" } else { "directory" }.to_owned())),
-        ("created_at", times()),
-        ("updated_at", times()),
-    ])
+/// Enters the staff in the register `users`, unless somebody is there already.
+pub async fn register(db: &dyn CommitDb, staff: &[Person]) -> Result<(), StoreError> {
+    let Some(table) = muniment_model::table("users") else { return Ok(()) };
+    if !db.find_in_register(&Lookup { limit: 1, ..Lookup::new(table, Vec::new()) }).await?.is_empty() {
+        return Ok(());
+    }
+    let insert = |person: &Person| RegisterChange::Insert {
+        table,
+        values: vec![
+            ("id", person.id.into()),
+            ("external_id", format!("hr-{:04}", person.id).into()),
+            ("username", person.username.clone().into()),
+            ("display_name", person.name.clone().into()),
+            ("email", format!("{}@agency.example", person.username).into()),
+            ("source", if person.role == Role::Service { "service" } else { "directory" }.into()),
+        ],
+    };
+    let changes: Vec<_> = staff.iter().map(insert).collect();
+    let by = ChangedBy { username: "muniment:demo".to_owned(), reason: Some("the agency's staff".to_owned()), ..ChangedBy::default() };
+    db.change_registers(&changes, &by).await.map(drop)
 }

@@ -1,6 +1,7 @@
 //! Attaching and detaching through the engine: the database's side by `muniment_capture`, the list of sources, and the record of both acts.
 
 use super::batch::FINDINGS;
+use super::registers::REGISTERS_SOURCE;
 use super::{SourceStatus, position_name};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
@@ -80,6 +81,10 @@ impl Engine {
             return Err(EngineError::Parameter { name: "url", reason: format!("it has more than {URL_BYTES} bytes") });
         }
         let name = open::source_name(&request.url, request.mode, &request.options)?;
+        if name == REGISTERS_SOURCE {
+            let reason = format!("{name} is the source of Muniment's own registers; choose another with --name");
+            return Err(EngineError::Parameter { name: "name", reason });
+        }
         let known = self.source_row(&name).await?;
         Ok(open::plan_attach(&request.url, request.mode, &request.options, known.is_some()).await?)
     }
@@ -158,6 +163,10 @@ impl Engine {
     }
 
     async fn source_row(&self, name: &str) -> Result<Option<CaptureSourceRow>> {
+        if name == REGISTERS_SOURCE {
+            let reason = format!("{name} is Muniment's own registers: they are always captured, and can't be detached or compared");
+            return Err(EngineError::Parameter { name: "name", reason });
+        }
         Ok(self.store().db().capture_sources().await?.into_iter().find(|row| row.name == name))
     }
 

@@ -5,6 +5,7 @@
 mod attach;
 mod batch;
 mod lag;
+mod registers;
 mod runner;
 mod status;
 
@@ -45,6 +46,8 @@ pub fn position_name(source: &str) -> String {
 pub(crate) struct Captures {
     /// By name. `None` until capture has been started.
     running: Mutex<Option<HashMap<String, Running>>>,
+    /// The source of the registers' changes.
+    registers: Mutex<Option<Running>>,
     /// One attaches or detaches at a time.
     changing: tokio::sync::Mutex<()>,
 }
@@ -61,12 +64,12 @@ impl Captures {
     }
 }
 
-/// All attached sources of a store, by name; what they are doing is not known to it.
+/// All sources of a store: its own registers, then the attached ones by name; what they are doing is not known to it.
 ///
 /// # Errors
 /// If the list of sources can't be read.
 pub async fn sources_of(store: &Store) -> Result<Vec<SourceStatus>> {
-    let mut all = Vec::new();
+    let mut all: Vec<SourceStatus> = registers::status(store).await?.into_iter().collect();
     for row in store.db().capture_sources().await? {
         let position = store.db().position(&position_name(&row.name)).await?;
         all.push(SourceStatus::of(&row, position));
@@ -101,17 +104,24 @@ impl Engine {
 
     /// Ends all capture; what is under way is stored or left for the next start.
     pub(crate) async fn stop_capture(&self) {
+        self.stop_registers().await;
         let all = self.captures().running.lock().unwrap_or_else(PoisonError::into_inner).take();
         futures::future::join_all(all.into_iter().flatten().map(|(_, running)| running.stop())).await;
     }
 
-    /// All attached sources, by name, with what they are doing.
+    /// All sources, with what they are doing: the registers of this log, then the attached ones by name.
     ///
     /// # Errors
     /// If the list of sources can't be read.
     pub async fn sources(&self) -> Result<Vec<SourceStatus>> {
         let mut all = sources_of(self.store()).await?;
         for status in &mut all {
+            if status.name == registers::REGISTERS_SOURCE {
+                if let Some(running) = &*self.captures().registers.lock().unwrap_or_else(PoisonError::into_inner) {
+                    running.describe(status);
+                }
+                continue;
+            }
             if let Some(running) = &*self.captures().running.lock().unwrap_or_else(PoisonError::into_inner)
                 && let Some(running) = running.get(&status.name)
             {

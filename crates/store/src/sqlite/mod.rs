@@ -1,5 +1,6 @@
 //! The commit database on SQLite: one file in the data folder, in WAL mode, every commit synced to disk before it is acknowledged.
 
+mod create;
 mod register_rows;
 mod registers;
 mod rows;
@@ -15,7 +16,7 @@ use muniment_model::Table;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection, Sqlite, SqliteConnection};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The text of a statement in `sql/`.
@@ -40,6 +41,7 @@ pub struct SqliteDb {
     writer: SqlitePool,
     readers: SqlitePool,
     read_only: bool,
+    path: PathBuf,
 }
 
 impl SqliteDb {
@@ -55,15 +57,15 @@ impl SqliteDb {
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
             .pragma("journal_size_limit", (128 * 1024 * 1024).to_string());
         let writer = pool(1).connect_with(options).await.map_err(StoreError::database("opening"))?;
-        create(&writer, origin, now).await?;
+        create::create(&writer, origin, now).await?;
         let readers = pool(4).connect_lazy_with(options_read(path));
-        Ok(Self { writer, readers, read_only: false })
+        Ok(Self { writer, readers, read_only: false, path: path.to_owned() })
     }
 
     /// Opens an existing database for reading only, also while another process writes to it.
     pub async fn open_read_only(path: &Path) -> Result<Self> {
         let readers = pool(4).connect_with(options_read(path)).await.map_err(StoreError::database("opening"))?;
-        Ok(Self { writer: readers.clone(), readers, read_only: true })
+        Ok(Self { writer: readers.clone(), readers, read_only: true, path: path.to_owned() })
     }
 
     /// Removes a flushed range's batches, a few at a time so that commits come in between, then the range.
@@ -101,29 +103,6 @@ fn options(path: &Path) -> SqliteConnectOptions {
 
 fn options_read(path: &Path) -> SqliteConnectOptions {
     options(path).read_only(true)
-}
-
-async fn create(pool: &SqlitePool, origin: &str, now: i64) -> Result<()> {
-    let mut connection = pool.acquire().await.map_err(StoreError::database("connecting"))?;
-    let existing = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM sqlite_schema WHERE name = 'installation'")
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(StoreError::database("reading the schema"))?;
-    sqlx::raw_sql(sql!("create_capture_source")).execute(&mut *connection).await.map_err(StoreError::database("creating the tables"))?;
-    if existing > 0 {
-        return Ok(());
-    }
-    let mut transaction = connection.begin().await.map_err(StoreError::database("beginning"))?;
-    let fail = || StoreError::database("creating the tables");
-    sqlx::raw_sql(sql!("schema")).execute(&mut *transaction).await.map_err(fail())?;
-    for table in muniment_model::tables() {
-        if !table.is_log() {
-            let text = table.create_table_sql(muniment_model::Dialect::Sqlite);
-            sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(&mut *transaction).await.map_err(fail())?;
-        }
-    }
-    sqlx::query(sql!("insert_installation")).bind(origin).bind(now).execute(&mut *transaction).await.map_err(fail())?;
-    transaction.commit().await.map_err(fail())
 }
 
 async fn write_batch(connection: &mut SqliteConnection, batch: &NewBatch) -> Result<()> {
@@ -467,9 +446,12 @@ impl CommitDb for SqliteDb {
         outcome
     }
 
-    async fn insert_register(&self, table: &'static Table, rows: &RecordBatch) -> Result<u64> {
-        let mut connection = self.write().await?;
-        let outcome = registers::insert(&mut connection, table, rows).await;
-        settle(connection, outcome).await
+    fn audit_url(&self) -> Option<String> {
+        let path = self.path.display().to_string().replace('%', "%25").replace('?', "%3F");
+        Some(format!("sqlite://{path}"))
+    }
+
+    async fn waiting_register_changes(&self, source: &str) -> Result<u64> {
+        registers::waiting(&self.readers, source).await
     }
 }

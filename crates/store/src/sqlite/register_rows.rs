@@ -1,5 +1,6 @@
 //! Single rows of registers; the statements follow from the model.
 
+use super::sql;
 use crate::error::{Result, StoreError};
 use crate::register::{ChangedBy, Lookup, RegisterChange, RegisterRow, Value, Values};
 use muniment_model::{Table, Type};
@@ -38,14 +39,41 @@ fn read(table: &'static Table, row: &SqliteRow) -> Result<RegisterRow> {
 }
 
 /// Makes all changes in one transaction.
-pub(super) async fn change(connection: &mut SqliteConnection, changes: &[RegisterChange], _by: &ChangedBy) -> Result<Vec<i64>> {
+pub(super) async fn change(connection: &mut SqliteConnection, changes: &[RegisterChange], by: &ChangedBy) -> Result<Vec<i64>> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::database("beginning"))?;
-    let mut ids = Vec::with_capacity(changes.len());
-    for change in changes {
-        ids.push(one(&mut transaction, change).await?);
-    }
+    let ids = change_within(&mut transaction, changes, by).await?;
     transaction.commit().await.map_err(StoreError::database("committing a change of a register"))?;
     Ok(ids)
+}
+
+/// Makes all changes in a transaction that has begun; the triggers of the registers see who makes them.
+pub(super) async fn change_within(connection: &mut SqliteConnection, changes: &[RegisterChange], by: &ChangedBy) -> Result<Vec<i64>> {
+    if changes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let fail = || StoreError::database("saying who changes a register");
+    let audited: i64 = sqlx::query_scalar(sql!("exists_context")).fetch_one(&mut *connection).await.map_err(fail())?;
+    if audited > 0 {
+        sqlx::query(sql!("insert_context")).bind(context(by)).execute(&mut *connection).await.map_err(fail())?;
+    }
+    let mut ids = Vec::with_capacity(changes.len());
+    for change in changes {
+        ids.push(one(&mut *connection, change).await?);
+    }
+    if audited > 0 {
+        sqlx::query(sql!("delete_context")).execute(&mut *connection).await.map_err(fail())?;
+    }
+    Ok(ids)
+}
+
+/// What the triggers write beside each change: the document that any audited application gives, see `docs/capture-queue.md`.
+fn context(by: &ChangedBy) -> String {
+    let name = Some(by.username.as_str()).filter(|name| !name.is_empty());
+    serde_json::json!({
+        "user_id": by.user_id, "user_name": name, "session_id": by.session_id, "ip_address": by.ip_address, "user_agent": by.user_agent,
+        "business_context": by.business_context, "change_reason": by.reason, "correlation_id": by.correlation_id,
+    })
+    .to_string()
 }
 
 async fn one(connection: &mut SqliteConnection, change: &RegisterChange) -> Result<i64> {

@@ -6,6 +6,7 @@ use crate::plan::{AttachOptions, Level, Plan, Statement, check_name, default_nam
 use crate::postgres::patterns::{ColumnPattern, TablePattern, column_patterns, table_patterns};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection};
+use std::collections::HashMap;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -122,6 +123,26 @@ pub async fn attach_on(connection: &mut SqliteConnection, tables: &[TableDescrip
     for statement in tables.iter().flat_map(table_statements) {
         sqlx::raw_sql(AssertSqlSafe(statement.sql)).execute(&mut *connection).await.map_err(doing("creating a trigger"))?;
     }
+    Ok(())
+}
+
+/// Puts the queue in place, and the triggers of those tables that have none yet or whose masked columns are others now. What else is missing or changed is for the
+/// reader to find, which reports it.
+///
+/// # Errors
+/// If the file can't be opened, or refuses a statement.
+pub async fn audit(url: &str, tables: &[TableDescription]) -> Result<()> {
+    let mut connection = connect(url).await?;
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(doing("beginning"))?;
+    sqlx::raw_sql(include_str!("sql/install.sql")).execute(&mut *transaction).await.map_err(doing("creating the queue"))?;
+    let rows = sqlx::query("SELECT table_name, masked FROM muniment_audit_table").fetch_all(&mut *transaction).await;
+    let known: HashMap<String, String> =
+        rows.map_err(doing("looking at what is audited"))?.iter().map(|row| (row.get("table_name"), row.get("masked"))).collect();
+    let masked = |table: &TableDescription| serde_json::json!(table.masked).to_string();
+    let new: Vec<_> = tables.iter().filter(|table| known.get(&table.name) != Some(&masked(table))).cloned().collect();
+    attach_on(&mut transaction, &new).await?;
+    transaction.commit().await.map_err(doing("committing"))?;
+    let _ = connection.close().await;
     Ok(())
 }
 

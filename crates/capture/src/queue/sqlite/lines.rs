@@ -112,6 +112,7 @@ impl Image {
 /// A batch under construction.
 pub(super) struct Lines<'a> {
     source: &'a str,
+    schema: &'a str,
     tables: &'a HashMap<String, TableDescription>,
     batch: Batch,
     unattributed: Unattributed,
@@ -119,8 +120,13 @@ pub(super) struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    pub fn new(source: &'a str, tables: &'a HashMap<String, TableDescription>) -> Self {
-        Self { source, tables, batch: Batch::default(), unattributed: Unattributed::default(), last_at: 0 }
+    pub fn new(source: &'a str, schema: &'a str, tables: &'a HashMap<String, TableDescription>) -> Self {
+        Self { source, schema, tables, batch: Batch::default(), unattributed: Unattributed::default(), last_at: 0 }
+    }
+
+    /// What records call a table, which the triggers call `main.<name>`.
+    fn shown(&self, table: &str) -> String {
+        format!("{}.{}", self.schema, table.strip_prefix("main.").unwrap_or(table))
     }
 
     pub fn finish(mut self) -> Batch {
@@ -137,7 +143,7 @@ impl<'a> Lines<'a> {
                 row.id,
                 row.last_error.as_deref().unwrap_or_default()
             );
-            let (kind, resource) = (FindingKind::CaptureGap, row.table.as_str());
+            let (kind, resource) = (FindingKind::CaptureGap, &self.shown(&row.table));
             let finding =
                 Finding { kind, username: None, ip_address: None, user_agent: None, resource, reason: &reason, at: Some(self.last_at) };
             finding.write(&mut self.batch.findings);
@@ -164,9 +170,10 @@ impl<'a> Lines<'a> {
         let (old_json, new_json) = (old.as_ref().map(Image::json), new.as_ref().map(Image::json));
         let (old_json, new_json) = (old_json.as_deref(), new_json.as_deref());
         let (position, second) = (format!("{}:{}", self.source, row.id), format!("{}:{}.1", self.source, row.id));
+        let table = self.shown(&row.table);
         let out = &mut self.batch.changes;
         let mut line = |operation, key: &str, old, new, details, position: &str| {
-            LineHead { table: &row.table, operation, key, old, new, details, position: Some(position) }.write(&tail, out);
+            LineHead { table: &table, operation, key, old, new, details, position: Some(position) }.write(&tail, out);
         };
         let records = match (row.operation.as_str(), &old, &new) {
             ("DDL", ..) => {
@@ -200,7 +207,7 @@ impl<'a> Lines<'a> {
         };
         if who.attribution != crate::Attribution::Application {
             let transaction = row.context_id.map_or_else(|| "without a context".to_owned(), |number| number.to_string());
-            self.unattributed.note(&transaction, &row.table, self.last_at, &session, who.malformed, &mut self.batch.findings);
+            self.unattributed.note(&transaction, &table, self.last_at, &session, who.malformed, &mut self.batch.findings);
         }
         Ok(records)
     }

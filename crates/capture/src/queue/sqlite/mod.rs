@@ -13,7 +13,7 @@ mod live;
 mod reader;
 mod triggers;
 
-pub use attach::{apply, attach_on, describe, detach, plan};
+pub use attach::{apply, attach_on, audit, describe, detach, plan};
 pub(crate) use live::SqliteLive;
 pub use reader::{SqliteOptions, SqliteQueueSource};
 pub use triggers::{TableDescription, trigger_sql, trigger_statements};

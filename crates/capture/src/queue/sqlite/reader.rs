@@ -32,12 +32,14 @@ pub struct SqliteOptions {
     pub poll: Duration,
     /// Attempts to record a row before it becomes a dead letter.
     pub attempts: i64,
+    /// What records call the schema of the file's tables.
+    pub schema: String,
 }
 
 impl SqliteOptions {
     /// Defaults for a source of this name.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), batch: 1000, poll: Duration::from_millis(5), attempts: 5 }
+        Self { name: name.into(), batch: 1000, poll: Duration::from_millis(5), attempts: 5, schema: "main".to_owned() }
     }
 }
 
@@ -132,6 +134,7 @@ impl SqliteQueueSource {
         transaction.commit().await.map_err(&failed)?;
         (self.tables, self.schema_version) = (tables, Some(current));
         for (table, reason) in found {
+            let table = format!("{}.{table}", self.options.schema);
             self.find(FindingKind::CaptureBypassed, &table, &reason);
         }
         Ok(())
@@ -187,7 +190,7 @@ impl SqliteQueueSource {
 
     async fn batch(&mut self, connection: &mut SqliteConnection) -> Result<Option<Batch>> {
         let rows = self.rows(connection).await?;
-        let mut lines = Lines::new(&self.options.name, &self.tables);
+        let mut lines = Lines::new(&self.options.name, &self.options.schema, &self.tables);
         let (mut last, mut failed) = (None, None);
         for row in &rows {
             if let Err(error) = lines.add(row) {

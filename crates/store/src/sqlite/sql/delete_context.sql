@@ -1,0 +1,2 @@
+-- Ends what insert_context said: the database refuses to commit with it.
+DELETE FROM muniment_context
