@@ -11,4 +11,4 @@ pub use action::Action;
 pub use area::area;
 pub use policy::{Decision, Policy, PolicyError};
 pub use principal::{Principal, Scope};
-pub use role::Role;
+pub use role::{Role, UnknownRole};

@@ -29,6 +29,12 @@ pub struct Global {
     /// Address to listen on, for serve and demo [default: 127.0.0.1:7117]
     #[arg(long, global = true, value_name = "ADDR")]
     listen: Option<String>,
+    /// Who may use the server, for serve and demo: keys (who shows one), or open (everybody on this machine) [default: keys]
+    #[arg(long, global = true, value_name = "MODE")]
+    access: Option<String>,
+    /// A file with the key to show to the server; the environment variable MUNIMENT_KEY can hold the key itself
+    #[arg(long, global = true, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
     /// Form of the program's own messages: pretty or json
     #[arg(long, global = true, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -62,6 +68,7 @@ impl Global {
         }
         set(if self.data.is_some() { "--data" } else { "demo" }, "data", data);
         set("--listen", "listen", self.listen.clone());
+        set("--access", "access.mode", self.access.clone());
         set("--log-format", "log.format", self.log_format.clone());
         set("--log-level", "log.level", self.log_level.clone());
         Flags { file: self.config.clone(), settings }
@@ -112,6 +119,11 @@ pub enum Command {
     Check(Check),
     /// Print the newest checkpoint
     Checkpoint,
+    /// Manage who may use the server: keys, and roles of users
+    Access {
+        #[command(subcommand)]
+        command: crate::access::args::AccessCommand,
+    },
     /// Manage the signing key
     Key {
         #[command(subcommand)]

@@ -1,5 +1,6 @@
 //! The `muniment` command: serves, takes in, asks, proves and verifies.
 
+mod access;
 mod args;
 mod capture;
 mod compact;
@@ -43,6 +44,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         print!("{}", config::reference());
         return Ok(ExitCode::SUCCESS);
     }
+    ingest::client::show_key(global.key_file.as_deref())?;
     let loaded = config::load(&global.flags(&command))?;
     if let Command::Config { .. } = command {
         print!("{}", loaded.print());
@@ -74,6 +76,7 @@ async fn execute(command: Command, loaded: Loaded) -> Result<ExitCode> {
         Command::Prove(options) => evidence::prove(config, options).await,
         Command::Check(options) => evidence::check(&options),
         Command::Checkpoint => evidence::checkpoint(config).await,
+        Command::Access { command } => access::run(config, command).await,
         Command::Key { command: args::KeyCommand::Rotate { server } } => keys::rotate(config, server).await,
         Command::Compact => compact::run(config).await,
         Command::Config { .. } => Ok(ExitCode::SUCCESS),

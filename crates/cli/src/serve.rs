@@ -5,12 +5,17 @@ use crate::data_folder::ServerFile;
 use crate::error::{CliError, Result};
 use crate::logging;
 use muniment_engine::Engine;
-use muniment_server::{Server, ServerConfig};
+use muniment_server::{AccessMode, Server, ServerConfig};
+use std::fs::File;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// Holds the first administrator's key, where there is no terminal to show it on.
+const FIRST_KEY_FILE: &str = "administrator.key";
 /// Exit code after a second signal, as a shell reports an interrupt.
 const INTERRUPTED: i32 = 130;
 
@@ -22,6 +27,9 @@ pub async fn run(config: Config) -> Result<ExitCode> {
     println!("Muniment {} serves {} at {}", env!("CARGO_PKG_VERSION"), config.data().display(), service.url);
     println!("Verifier key: {}", service.key);
     println!("{}", service.published());
+    if let Some(told) = service.first_key(&config).await? {
+        println!("{told}");
+    }
     tracing::info!(data = %config.data().display(), url = service.url, key = service.key, "serving");
     service.run(stop.first()).await?;
     Ok(ExitCode::SUCCESS)
@@ -42,8 +50,8 @@ pub struct Service {
 impl Service {
     /// Opens the data folder and binds.
     pub async fn start(config: &Config) -> Result<Self> {
-        if !config.listen.ip().is_loopback() {
-            let reason = "nothing is authenticated yet: whoever reaches this address can write to the log and read all of it";
+        if config.access == AccessMode::Open {
+            let reason = "access is open: whoever reaches this address, any program on this machine, may do everything";
             tracing::warn!(address = %config.listen, "{reason}");
         }
         let engine = Engine::open(config.engine.clone()).await?;
@@ -57,13 +65,32 @@ impl Service {
     }
 
     async fn bind(config: &Config, engine: &Arc<Engine>) -> Result<Self> {
-        let settings = ServerConfig { listen: config.listen, query: config.query, ..ServerConfig::default() };
+        let settings = ServerConfig { listen: config.listen, access: config.access, query: config.query, ..ServerConfig::default() };
         let server = Server::bind(engine.clone(), settings).await.map_err(|error| CliError::Server(Box::new(error)))?;
         let url = url_of(server.local_addr());
         let key = engine.store().db().landmarks("key").await?.pop().map(|(_, key)| key).unwrap_or_default();
         let file = ServerFile::write(config.data(), &url)?;
         engine.start_capture().await?;
         Ok(Self { engine: engine.clone(), url, key, server, file })
+    }
+
+    /// Makes the first administrator's key in a new data folder, and says where it is: at a terminal it is said itself, and kept nowhere. Where standard output
+    /// may be a log, it goes to a file that only its owner can read.
+    pub async fn first_key(&self, config: &Config) -> Result<Option<String>> {
+        if config.access == AccessMode::Open {
+            return Ok(None);
+        }
+        let Some(created) = self.engine.identities().first_key(muniment_engine::now()).await? else { return Ok(None) };
+        if std::io::stdout().is_terminal() {
+            return Ok(Some(format!("Administrator key, shown only this once: {}", created.key)));
+        }
+        let path = config.data().join(FIRST_KEY_FILE);
+        let write = || {
+            let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+            writeln!(file, "{}", created.key)
+        };
+        write().map_err(CliError::file("writing", &path))?;
+        Ok(Some(format!("The administrator key is in {}: take it away from there.", path.display())))
     }
 
     /// Where checkpoints go, in words.

@@ -4,6 +4,7 @@ use crate::capture::{CaptureConfig, Captures};
 use crate::commit::{Committer, Reply, Work};
 use crate::error::{EngineError, Result};
 use crate::heads::Heads;
+use crate::identity::Identities;
 use crate::ingest::{Budget, Limits, Prepared, Receipt};
 use crate::keys::KeyFolder;
 use crate::maintain;
@@ -119,6 +120,7 @@ pub struct Engine {
     origin: String,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     captures: Captures,
+    identities: Identities,
     stopping: watch::Sender<bool>,
     envelope_turns: crate::envelopes::Turns,
 }
@@ -155,6 +157,7 @@ impl Engine {
         committer.begin().await?;
         let engine = Arc::new(Self {
             budget: Budget::new(config.limits.memory_bytes),
+            identities: Identities::new(shared.store.clone()),
             shared,
             config,
             work,
@@ -175,6 +178,11 @@ impl Engine {
     /// The store, for queries and evidence.
     pub fn store(&self) -> &Arc<Store> {
         &self.shared.store
+    }
+
+    /// Who somebody is: keys, and roles of users.
+    pub fn identities(&self) -> &Identities {
+        &self.identities
     }
 
     /// What is counted and timed.

@@ -7,6 +7,7 @@ mod error;
 pub mod evidence;
 mod heads;
 pub mod history;
+pub mod identity;
 mod ingest;
 mod keys;
 mod maintain;
@@ -24,6 +25,7 @@ pub use envelopes::{EnvelopeFile, EnvelopeProgress, EnvelopeReceipt, EnvelopeReq
 pub use error::{EngineError, Result};
 pub use ingest::{Ids, IngestRequest, Limits, Receipt, Reservation, SourcePosition};
 pub use muniment_capture::envelope::{Format as EnvelopeFormat, KeyHints};
+pub use muniment_store::StoreError;
 pub use source::{FileIngest, Progress};
 
 /// Now, in microseconds UTC. The one place where the product reads the clock.

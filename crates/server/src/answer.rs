@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use datafusion::error::DataFusionError;
 use muniment_capture::CaptureError;
-use muniment_engine::EngineError;
+use muniment_engine::{EngineError, StoreError};
 use muniment_model::Rejection;
 use serde_json::{Value, json};
 use std::error::Error;
@@ -16,6 +16,7 @@ use std::error::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
     Busy,
+    Conflict,
     CrossOrigin,
     DamagedBody,
     Forbidden,
@@ -55,6 +56,7 @@ impl Code {
                 S::SERVICE_UNAVAILABLE,
                 "A limit of the service is reached; nothing was stored. Try again after Retry-After seconds.",
             ),
+            Self::Conflict => ("conflict", S::CONFLICT, "It doesn't fit what is there, or was changed by somebody else meanwhile."),
             Self::CrossOrigin => ("cross_origin", S::FORBIDDEN, "A browser sent this for a page of another origin."),
             Self::DamagedBody => ("damaged_body", S::BAD_REQUEST, "The compressed body can't be unpacked."),
             Self::Forbidden => ("forbidden", S::FORBIDDEN, "Your roles, or the limits of your key, don't allow this."),
@@ -182,6 +184,7 @@ impl From<EngineError> for Refusal {
                 let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
                 Self::new(Code::SourceFailed, format!("{error}{cause}"))
             }
+            EngineError::Store(StoreError::Conflict { .. }) => Self::new(Code::Conflict, message),
             EngineError::Stopped => Self::new(Code::Stopping, "the service is stopping").retry_after(5),
             EngineError::Query(cause) if is_of_the_query(&cause) => Self::new(Code::InvalidQuery, cause.strip_backtrace()),
             error => Self::internal(&error),

@@ -1,15 +1,24 @@
 //! Who asks, and whether they may: what every handler begins with.
 
 use crate::answer::{Code, Refusal};
+use crate::peers::Peer;
 use crate::routes::App;
 use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
+use axum::http::header::USER_AGENT;
 use axum::http::request::Parts;
 use muniment_access::{Action, Principal};
+use muniment_engine::identity::ChangedBy;
 use std::sync::Arc;
+
+/// Most characters of a program's name in a record.
+const AGENT_CHARS: usize = 1000;
 
 /// Whether callers have to say who they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessMode {
+    /// Everybody shows a key, a token or a session.
+    Keys,
     /// Anybody may do everything. Only on loopback: for first steps and measurements.
     Open,
 }
@@ -22,7 +31,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Identity {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
         let principal = parts.extensions.get::<Arc<Principal>>();
-        principal.cloned().map(Self).ok_or_else(|| Refusal::new(Code::Unauthenticated, "say who you are: Authorization: Bearer <key>"))
+        principal.cloned().map(Self).ok_or_else(|| Refusal::new(Code::Unauthenticated, "say who you are: `Authorization: Bearer <key>`"))
     }
 }
 
@@ -36,5 +45,19 @@ impl App {
         let of = table.map(|table| format!(" of {table}")).unwrap_or_default();
         let message = format!("{} may not do this: {}{of} ({})", principal.name, action.name(), decision.reason);
         Err(Refusal::new(Code::Forbidden, message))
+    }
+}
+
+/// Who makes a change, for the record of it.
+pub(crate) fn changed_by(principal: &Principal, peer: &Peer, headers: &HeaderMap, reason: Option<String>) -> ChangedBy {
+    let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).map(|agent| agent.chars().take(AGENT_CHARS).collect());
+    ChangedBy {
+        user_id: principal.user_id,
+        username: principal.name.clone(),
+        session_id: principal.session_id.clone(),
+        ip_address: Some(peer.address().to_string()),
+        user_agent: agent,
+        reason,
+        ..ChangedBy::default()
     }
 }

@@ -4,12 +4,15 @@
 //! What a client is told and what an operator is told are two things: answers carry a stable code and a plain message, logs the whole
 //! chain of sources.
 
+mod access;
 mod answer;
+mod authenticate;
 mod body;
 mod capture;
 mod connection;
 mod decode;
 mod entities;
+mod guard;
 mod identity;
 mod ledger;
 mod logs;

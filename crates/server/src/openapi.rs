@@ -1,9 +1,11 @@
 //! The API description: one table of operations, from which the OpenAPI document and the list of endpoints are made.
 
+mod access;
 mod reconstruction;
 mod sources;
 
 use crate::answer::{Code, Refusal};
+use crate::authenticate::PUBLIC;
 use crate::entities::MAX_LIMIT;
 use crate::sql::FORMATS;
 use axum::http::header::CONTENT_TYPE;
@@ -53,6 +55,8 @@ fn openapi() -> Value {
     if let Some(schemas) = components["schemas"].as_object_mut() {
         schemas.extend(schemas_of_answers());
     }
+    components["securitySchemes"] =
+        json!({ "bearer": { "type": "http", "scheme": "bearer", "description": "A key, or a token of the identity provider." } });
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -73,13 +77,14 @@ fn described(operation: &Operation) -> Value {
     let mut responses: Map<String, Value> =
         operation.answers.iter().map(|(status, answer)| ((*status).to_owned(), answer.clone())).collect();
     let mut by_status = BTreeMap::<String, Vec<Code>>::new();
-    for code in operation.codes.iter().chain(&[Code::TooManyRequests]) {
+    let access: &[Code] = if PUBLIC.contains(&operation.path) { &[] } else { &[Code::Unauthenticated, Code::Forbidden] };
+    for code in operation.codes.iter().chain(access).chain(&[Code::TooManyRequests]) {
         by_status.entry(code.status().as_str().to_owned()).or_default().push(*code);
     }
     for (status, codes) in by_status {
         responses.insert(status, refusal(&codes));
     }
-    let mut value = json!({ "operationId": operation.id, "summary": operation.summary, "responses": responses });
+    let mut value = json!({ "security": if access.is_empty() { json!([]) } else { json!([{ "bearer": [] }] ) }, "operationId": operation.id, "summary": operation.summary, "responses": responses });
     if !operation.parameters.is_empty() {
         value["parameters"] = json!(operation.parameters);
     }
@@ -107,6 +112,7 @@ fn operations() -> Vec<Operation> {
     all.extend(entities());
     all.extend(reconstruction::operations());
     all.extend(ledger());
+    all.extend(access::operations());
     all.extend(sources::operations());
     all.extend(service());
     all
@@ -448,7 +454,13 @@ fn schemas_of_answers() -> Map<String, Value> {
         ("TablePage", object(json!({ "rows": { "type": "array", "items": reference("Row") }, "next": nullable("string") }))),
         ("RotatedKey", object(json!({ "key": string }))),
     ];
-    schemas.into_iter().chain(sources::schemas()).chain(reconstruction::schemas()).map(|(name, schema)| (name.to_owned(), schema)).collect()
+    schemas
+        .into_iter()
+        .chain(sources::schemas())
+        .chain(access::schemas())
+        .chain(reconstruction::schemas())
+        .map(|(name, schema)| (name.to_owned(), schema))
+        .collect()
 }
 
 #[cfg(test)]

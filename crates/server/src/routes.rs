@@ -1,11 +1,12 @@
 //! Which path is answered by what. The API description is checked against this table.
 
 use crate::answer::{Code, Refusal};
+use crate::authenticate::recognise;
 use crate::body::BodyLimits;
-use crate::identity::AccessMode;
+use crate::guard::Guard;
 use crate::peers::Peer;
 use crate::serve::ServerConfig;
-use crate::{capture, entities, ledger, logs, openapi, reconcile, reconstruction, sources, sql, status};
+use crate::{access, capture, entities, ledger, logs, openapi, reconcile, reconstruction, sources, sql, status};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, Request, State};
 use axum::http::HeaderMap;
@@ -13,7 +14,7 @@ use axum::http::header::{HOST, ORIGIN};
 use axum::http::request::Parts;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use muniment_access::{Policy, Principal};
 use muniment_engine::Engine;
 use muniment_engine::query::QueryEngine;
@@ -27,15 +28,24 @@ pub(crate) struct App {
     pub(crate) engine: Arc<Engine>,
     pub(crate) query: QueryEngine,
     pub(crate) policy: Policy,
-    config: ServerConfig,
+    pub(crate) config: ServerConfig,
+    pub(crate) guard: Guard,
     /// Who everybody is where nobody has to say.
-    everybody: Arc<Principal>,
+    pub(crate) everybody: Arc<Principal>,
     stopping: AtomicBool,
 }
 
 impl App {
     pub(crate) fn new(engine: Arc<Engine>, query: QueryEngine, policy: Policy, config: ServerConfig) -> Self {
-        Self { engine, query, policy, config, everybody: Arc::new(Principal::unrestricted()), stopping: AtomicBool::new(false) }
+        Self {
+            engine,
+            query,
+            policy,
+            config,
+            guard: Guard::default(),
+            everybody: Arc::new(Principal::unrestricted()),
+            stopping: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn stop(&self) {
@@ -76,6 +86,12 @@ pub(crate) fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/api/v1/checkpoint", get(ledger::checkpoint)),
         ("/api/v1/proofs/{log}/{id}", get(ledger::proof)),
         ("/api/v1/keys/rotate", post(ledger::rotate)),
+        ("/api/v1/access/me", get(access::me)),
+        ("/api/v1/access/keys", get(access::keys).post(access::create_key)),
+        ("/api/v1/access/keys/{id}", delete(access::revoke_key)),
+        ("/api/v1/access/keys/{id}/rotate", post(access::rotate_key)),
+        ("/api/v1/access/roles", get(access::roles)),
+        ("/api/v1/access/users/{user}/roles/{role}", put(access::grant_role).delete(access::revoke_role)),
         ("/api/v1/sources", get(sources::list).post(sources::attach)),
         ("/api/v1/sources/{name}", get(sources::one).delete(sources::detach)),
         ("/api/v1/sources/{name}/reconcile", post(reconcile::reconcile)),
@@ -122,14 +138,6 @@ async fn admit(State(app): AppState, request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     drop(under_way);
     response
-}
-
-/// Finds out who asks.
-async fn recognise(State(app): AppState, mut request: Request, next: Next) -> Response {
-    match app.config.access {
-        AccessMode::Open => request.extensions_mut().insert(app.everybody.clone()),
-    };
-    next.run(request).await
 }
 
 /// Browsers name the origin of the page in every request that is not a plain reading one.

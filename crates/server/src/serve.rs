@@ -61,7 +61,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
-            access: AccessMode::Open,
+            access: AccessMode::Keys,
             query: QueryLimits::default(),
             header_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(15),

@@ -263,4 +263,6 @@ pub trait CommitDb: Send + Sync + std::fmt::Debug {
     fn audit_url(&self) -> Option<String>;
     /// Changes of registers that the source of this position name has not taken into the log yet.
     async fn waiting_register_changes(&self, source: &str) -> Result<u64>;
+    /// How often [`CommitDb::change_registers`] has changed a register that says who may do what, so that whoever remembers them knows when to look again.
+    fn access_changes(&self) -> u64;
 }

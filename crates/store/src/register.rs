@@ -112,6 +112,15 @@ pub enum RegisterChange {
     },
 }
 
+impl RegisterChange {
+    /// The register.
+    pub fn table(&self) -> &'static Table {
+        match self {
+            Self::Insert { table, .. } | Self::Update { table, .. } | Self::Delete { table, .. } => table,
+        }
+    }
+}
+
 /// Who changes registers and why: goes with the change into `sys_audit_log`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChangedBy {

@@ -5,6 +5,7 @@ mod settings;
 mod units;
 
 pub use reference::reference;
+use settings::AccessMode as Mode;
 pub use settings::{LogFormat, Settings};
 pub use units::{parse_duration, parse_size};
 
@@ -14,6 +15,7 @@ use figment::value::{Dict, Value};
 use figment::{Figment, Provider};
 use muniment_engine::EngineConfig;
 use muniment_engine::query::QueryLimits;
+use muniment_server::AccessMode;
 use settings::KEYS;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,6 +26,8 @@ use std::path::{Path, PathBuf};
 const PREFIX: &str = "MUNIMENT_";
 /// Names the configuration file, and is no setting.
 const FILE_VARIABLE: &str = "MUNIMENT_CONFIG";
+/// What comes after the prefix in variables that are no settings: the configuration file, and the key that commands show to a server.
+const NO_SETTINGS: [&str; 2] = ["config", "key"];
 /// The configuration file that is read if none is named.
 const DEFAULT_FILE: &str = "muniment.toml";
 
@@ -132,6 +136,8 @@ pub struct Config {
     pub query: QueryLimits,
     /// Address to listen on.
     pub listen: SocketAddr,
+    /// Whether callers have to say who they are.
+    pub access: AccessMode,
     /// Form of the program's own messages.
     pub log_format: LogFormat,
     /// Which of them are written, if that was set: a command that is no service writes fewer by default.
@@ -163,7 +169,8 @@ pub fn load(flags: &Flags) -> Result<Loaded, ConfigError> {
         }
         figment = figment.merge(provider);
     }
-    let variables = Env::prefixed(PREFIX).filter(|name| !name.as_str().eq_ignore_ascii_case("config")).split("__");
+    let variables =
+        Env::prefixed(PREFIX).filter(|name| !NO_SETTINGS.iter().any(|other| name.as_str().eq_ignore_ascii_case(other))).split("__");
     for key in leaves(variables.data().map_err(|error| value_error(&error, &places))?.into_values()) {
         let name = format!("{PREFIX}{}", key.replace('.', "__").to_uppercase());
         known(&key, || Place::Variable(name), &mut places)?;
@@ -218,6 +225,13 @@ fn resolve(settings: &Settings, places: &BTreeMap<String, Place>) -> Result<Conf
     let wrong = |key: &str, reason: String| ConfigError::Value { key: key.to_owned(), place: places.get(key).cloned(), reason };
     let address = settings.listen.to_socket_addrs().ok().and_then(|mut found| found.next());
     let listen = address.ok_or_else(|| wrong("listen", format!("`{}` is not an address and a port", settings.listen)))?;
+    let access = settings.access.mode;
+    if access == Mode::Open && !listen.ip().is_loopback() {
+        return Err(wrong(
+            "access.mode",
+            format!("`open` lets everybody in, so it goes with a loopback address only, and not with {listen}"),
+        ));
+    }
     let size = |key: &str, bytes: u64| usize::try_from(bytes).map_err(|_| wrong(key, "it is too large for this machine".to_owned()));
     let mut engine = EngineConfig::new(&settings.data);
     engine.origin.clone_from(&settings.origin);
@@ -254,7 +268,7 @@ fn resolve(settings: &Settings, places: &BTreeMap<String, Place>) -> Result<Conf
         ..QueryLimits::default()
     };
     let log_level = places.contains_key("log.level").then(|| settings.log.level.clone());
-    Ok(Config { engine, query, listen, log_format: settings.log.format, log_level })
+    Ok(Config { engine, query, listen, access: access.into(), log_format: settings.log.format, log_level })
 }
 
 /// Settings that mean nothing if they are zero.

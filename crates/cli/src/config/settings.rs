@@ -18,12 +18,38 @@ pub struct Settings {
     pub publish: Option<Vec<PathBuf>>,
     pub heartbeat: Span,
     pub idempotency: Span,
+    pub access: Access,
     pub limits: Limits,
     pub flush: Flush,
     pub compaction: Compaction,
     pub capture: Capture,
     pub query: Query,
     pub log: Log,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Access {
+    pub mode: AccessMode,
+}
+
+/// Whether callers have to say who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessMode {
+    /// They show a key, a token or a session.
+    Keys,
+    /// Everybody may do everything.
+    Open,
+}
+
+impl From<AccessMode> for muniment_server::AccessMode {
+    fn from(mode: AccessMode) -> Self {
+        match mode {
+            AccessMode::Keys => Self::Keys,
+            AccessMode::Open => Self::Open,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -95,6 +121,7 @@ impl Default for Settings {
             publish: None,
             heartbeat: Span(engine.heartbeat),
             idempotency: Span(engine.idempotency),
+            access: Access { mode: AccessMode::Keys },
             limits: Limits {
                 body_bytes: Size(engine.limits.body_bytes as u64),
                 records: engine.limits.records,
@@ -154,11 +181,7 @@ const fn key(name: &'static str, kind: &'static str, doc: &'static str) -> Key {
 /// Every key, in the order in which they are printed.
 pub const KEYS: &[Key] = &[
     key("data", "folder", "The data folder: commit database, Parquet files and signing key. Created if need be."),
-    key(
-        "listen",
-        "address",
-        "Address and port of the HTTP API; port 0 takes a free one. Nothing is authenticated yet, so an address other than loopback is warned of.",
-    ),
+    key("listen", "address", "Address and port of the HTTP API; port 0 takes a free one."),
     Key {
         name: "origin",
         kind: "text",
@@ -173,6 +196,11 @@ pub const KEYS: &[Key] = &[
     },
     key("heartbeat", "time", "After this time without a commit a checkpoint is signed anyway, so that silence is provable."),
     key("idempotency", "time", "How long the answer to an `Idempotency-Key` is kept for retries."),
+    key(
+        "access.mode",
+        "`keys` or `open`",
+        "`keys`: every caller shows a key, a token or a session, see `docs/access.md`. `open`: everybody who reaches the address may do everything; only on loopback, for first steps and measurements.",
+    ),
     key(
         "limits.body_bytes",
         "size",

@@ -4,6 +4,8 @@ use crate::error::{CliError, Result};
 use muniment_model::LineError;
 use serde_json::Value;
 use std::io::BufRead;
+use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Time to connect, and time until an answer begins.
@@ -16,6 +18,30 @@ const PAUSES: [Duration; 5] =
     [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(5), Duration::from_secs(10)];
 /// Most bytes of an answer.
 const ANSWER_BYTES: u64 = 16 << 20;
+
+/// Holds the key to show, if no file is named.
+const KEY_VARIABLE: &str = "MUNIMENT_KEY";
+
+/// The key that this process shows to servers: given once, on its command line or in its environment.
+static KEY: OnceLock<String> = OnceLock::new();
+
+/// Takes the key to show from a file or, without one, from the environment.
+///
+/// # Errors
+/// If the file can't be read or what is given is no key.
+pub fn show_key(file: Option<&Path>) -> Result<()> {
+    let given = match file {
+        Some(path) => Some(std::fs::read_to_string(path).map_err(CliError::file("reading", path))?),
+        None => std::env::var(KEY_VARIABLE).ok(),
+    };
+    let Some(key) = given.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()) else { return Ok(()) };
+    if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(CliError::Usage("the key has other characters than a key has".to_owned()));
+    }
+    // Only the first one counts, and there is only one.
+    let _ = KEY.set(key);
+    Ok(())
+}
 
 /// A client of one server.
 #[derive(Debug)]
@@ -41,6 +67,11 @@ impl Client {
             .user_agent(concat!("muniment/", env!("CARGO_PKG_VERSION")))
             .build();
         Self { agent: config.into(), url: url.trim_end_matches('/').to_owned() }
+    }
+
+    /// The header that says who asks.
+    fn authorization() -> Option<String> {
+        KEY.get().map(|key| format!("Bearer {key}"))
     }
 
     /// Posts nothing to a path and returns the answer. Not repeated: the server may have done it.
@@ -83,6 +114,9 @@ impl Client {
         if body.is_some() {
             request = request.header("content-type", "application/json");
         }
+        if let Some(value) = Self::authorization() {
+            request = request.header("authorization", value);
+        }
         let request = request.body(body.map(Value::to_string).unwrap_or_default()).map_err(|error| failed(error.into()))?;
         let mut response = self.agent.run(request).map_err(failed)?;
         let status = response.status().as_u16();
@@ -94,6 +128,7 @@ impl Client {
     pub fn ask_lines(&self, path: &str, body: &Value, mut each: impl FnMut(Value) -> Result<()>) -> Result<()> {
         let failed = |error| self.unreachable(error);
         let request = self.agent.post(format!("{}{path}", self.url)).header("content-type", "application/json");
+        let request = Self::authorization().into_iter().fold(request, |request, value| request.header("authorization", value));
         let mut response = request.send(body.to_string()).map_err(failed)?;
         let status = response.status().as_u16();
         if !(200..300).contains(&status) {
@@ -115,6 +150,7 @@ impl Client {
 
     fn once(&self, path: &str, headers: &[(&str, String)], body: &[u8]) -> Result<Answer, ureq::Error> {
         let request = self.agent.post(format!("{}{path}", self.url));
+        let request = Self::authorization().into_iter().fold(request, |request, value| request.header("authorization", value));
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
         let mut response = request.send(body)?;
         let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
@@ -139,7 +175,11 @@ impl Client {
             return Err(CliError::Records { total, lines });
         }
         let message = body["error"]["message"].as_str().map_or(answer.text.as_str(), |message| message).trim().to_owned();
-        Err(CliError::Answer { url: format!("{}{path}", self.url), status: answer.status, message })
+        let hint = match answer.status {
+            401 if KEY.get().is_none() => format!("; give a key with --key-file or in {KEY_VARIABLE}"),
+            _ => String::new(),
+        };
+        Err(CliError::Answer { url: format!("{}{path}", self.url), status: answer.status, message: message + &hint })
     }
 }
 
@@ -149,4 +189,10 @@ fn line_error(error: &Value) -> LineError {
         field: error["field"].as_str().map(str::to_owned),
         reason: error["reason"].as_str().unwrap_or_default().to_owned(),
     }
+}
+
+/// Percent-encodes all but letters and digits.
+pub fn percent_encoded(text: &str) -> String {
+    let byte = |byte: u8| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(byte).collect()
 }

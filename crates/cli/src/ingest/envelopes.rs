@@ -1,6 +1,7 @@
 //! Envelopes of Debezium and wal2json from files and standard input. What was taken in under the same source name is not stored again, from whatever file or through
 //! whatever door it came; for a file the position is kept beside that, so that a second run need not read it again.
 
+use super::client::percent_encoded;
 use super::input::Input;
 use super::remote::Remote;
 use super::{Taken, Watch, source_name, told};
@@ -73,7 +74,7 @@ async fn take_in(config: &Config, options: &Ingest, wanted: &Wanted, writer: &Wr
         Writer::Server(url) => {
             let mut path = format!("/api/v1/capture/{}?source={}", wanted.format.name(), wanted.source);
             if let Some(keys) = &wanted.written {
-                path.push_str(&format!("&key={}", encoded(keys)));
+                path.push_str(&format!("&key={}", percent_encoded(keys)));
             }
             let source = source_name(LOG, None, file)?.map(|file| format!("{}@{file}", wanted.source));
             let remote = Remote { url, log: LOG, source, envelopes: Some(path), longest_line: config.engine.limits.body_bytes };
@@ -94,10 +95,4 @@ async fn here(config: &Config, engine: &Arc<Engine>, wanted: &Wanted, input: Inp
     };
     engine.ingest_envelope_file(&query, envelopes, report).await?;
     Ok(())
-}
-
-/// Percent-encodes all but letters and digits.
-fn encoded(text: &str) -> String {
-    let byte = |byte: u8| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    text.bytes().map(byte).collect()
 }

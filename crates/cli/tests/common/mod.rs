@@ -69,10 +69,17 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts `serve` or `demo` and waits until it says where it is.
+    /// Starts `serve` or `demo` and waits until it says where it is. Access is open unless the arguments say otherwise.
     pub fn start(place: &Place, arguments: &[&str]) -> Self {
-        let mut child =
-            place.command(arguments).args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let open: &[&str] = if arguments.contains(&"--access") { &[] } else { &["--access", "open"] };
+        let mut child = place
+            .command(arguments)
+            .args(["--listen", "127.0.0.1:0"])
+            .args(open)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         let url = lines.next().unwrap().rsplit(' ').next().unwrap().to_owned();
         let key = lines.next().unwrap().rsplit(' ').next().unwrap().to_owned();

@@ -1,6 +1,8 @@
 //! The tables themselves: the one place that says which columns exist.
 
 #[rustfmt::skip] // one column, one line
+mod access;
+#[rustfmt::skip] // one column, one line
 mod logs;
 #[rustfmt::skip] // one column, one line
 mod registers;
@@ -14,7 +16,7 @@ static LOGS: [&Table; 5] =
     [&logs::SYS_AUDIT_LOG, &logs::AUTH_AUDIT_LOG, &logs::SECURITY_AUDIT_LOG, &logs::API_ACCESS_LOG, &logs::SYSTEM_PERFORMANCE_LOG];
 
 /// The registers come in an order in which each refers only to those before it.
-static TABLES: [&Table; 14] = [
+static TABLES: [&Table; 16] = [
     &logs::SYS_AUDIT_LOG,
     &logs::AUTH_AUDIT_LOG,
     &logs::SECURITY_AUDIT_LOG,
@@ -29,6 +31,8 @@ static TABLES: [&Table; 14] = [
     &registers::COMPLIANCE_REPORTS,
     &registers::LEGAL_HOLDS,
     &registers::INVESTIGATIONS,
+    &access::API_KEYS,
+    &access::USER_ROLES,
 ];
 
 /// Every table: the logs, then the registers, each after the tables it refers to.

@@ -17,6 +17,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection, Sqlite, SqliteConnection};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The text of a statement in `sql/`.
@@ -32,6 +33,9 @@ const PAGE_BYTES: u32 = 16 * 1024;
 /// Pages of write-ahead log after which SQLite moves them into the database file: 64 MiB.
 const CHECKPOINT_PAGES: u32 = 4096;
 
+/// The registers that say who may do what.
+const ACCESS: [&str; 3] = ["users", "api_keys", "user_roles"];
+
 /// Batches removed at a time.
 const REMOVE_BATCHES: i64 = 64;
 
@@ -42,6 +46,7 @@ pub struct SqliteDb {
     readers: SqlitePool,
     read_only: bool,
     path: PathBuf,
+    access_changes: AtomicU64,
 }
 
 impl SqliteDb {
@@ -59,13 +64,13 @@ impl SqliteDb {
         let writer = pool(1).connect_with(options).await.map_err(StoreError::database("opening"))?;
         create::create(&writer, origin, now).await?;
         let readers = pool(4).connect_lazy_with(options_read(path));
-        Ok(Self { writer, readers, read_only: false, path: path.to_owned() })
+        Ok(Self { writer, readers, read_only: false, path: path.to_owned(), access_changes: AtomicU64::new(0) })
     }
 
     /// Opens an existing database for reading only, also while another process writes to it.
     pub async fn open_read_only(path: &Path) -> Result<Self> {
         let readers = pool(4).connect_with(options_read(path)).await.map_err(StoreError::database("opening"))?;
-        Ok(Self { writer: readers.clone(), readers, read_only: true, path: path.to_owned() })
+        Ok(Self { writer: readers.clone(), readers, read_only: true, path: path.to_owned(), access_changes: AtomicU64::new(0) })
     }
 
     /// Removes a flushed range's batches, a few at a time so that commits come in between, then the range.
@@ -443,6 +448,9 @@ impl CommitDb for SqliteDb {
         if outcome.as_ref().is_err_and(|error| !matches!(error, StoreError::Conflict { .. })) {
             connection.close_on_drop();
         }
+        if changes.iter().any(|change| ACCESS.contains(&change.table().name)) {
+            self.access_changes.fetch_add(1, Ordering::Release);
+        }
         outcome
     }
 
@@ -453,5 +461,9 @@ impl CommitDb for SqliteDb {
 
     async fn waiting_register_changes(&self, source: &str) -> Result<u64> {
         registers::waiting(&self.readers, source).await
+    }
+
+    fn access_changes(&self) -> u64 {
+        self.access_changes.load(Ordering::Acquire)
     }
 }
