@@ -21,7 +21,7 @@ const USAGE: &str = "\
 cargo xtask <command>
 
   tidy                  check the tree: module headers, the map, dependency directions, words
-  gen [--check]         write docs/schema.md from the model; with --check only compare
+  gen [--check]         write docs/schema.md and the tables of docs/access.md from code; with --check only compare
   test                  run every test: the workspace's and the Python verifier's
   gen-events --out FILE --count N [--seed S]
                         write NDJSON change events of an imagined agency

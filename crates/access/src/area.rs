@@ -14,6 +14,11 @@ pub(crate) const AREAS: [(&str, &[&str]); 10] = [
     ("configuration", &[]),
 ];
 
+/// All areas with their tables.
+pub fn areas() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+    AREAS.into_iter()
+}
+
 /// The area of a table. A table without one is read only by those who read everything.
 pub fn area(table: &str) -> Option<&'static str> {
     AREAS.iter().find(|(_, tables)| tables.contains(&table)).map(|(name, _)| *name)

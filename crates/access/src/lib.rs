@@ -8,7 +8,7 @@ mod principal;
 mod role;
 
 pub use action::Action;
-pub use area::area;
+pub use area::{area, areas};
 pub use policy::{Decision, Policy, PolicyError};
 pub use principal::{Principal, Scope};
 pub use role::{Role, UnknownRole};

@@ -87,7 +87,7 @@ impl Program {
         let child = command
             .arg("--data")
             .arg(data)
-            .args(["--listen", &address.to_string(), "serve"])
+            .args(["--listen", &address.to_string(), "--access", "open", "serve"])
             .stdin(Stdio::null())
             .stdout(file)
             .stderr(copy)

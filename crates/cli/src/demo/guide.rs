@@ -1,6 +1,7 @@
 //! What to try with the demonstration: commands that work as they are printed.
 
 use super::agency::SPRAYER;
+use super::keys::Keys;
 use std::path::Path;
 
 /// What the commands need to know.
@@ -11,6 +12,8 @@ pub struct Guide<'a> {
     pub url: &'a str,
     /// The verifier key.
     pub key: &'a str,
+    /// Keys to show to the server; `None` if it asks for none.
+    pub keys: Option<&'a Keys>,
     /// A payment that was tampered with, if there is one.
     pub tampered: Option<&'a str>,
 }
@@ -18,8 +21,14 @@ pub struct Guide<'a> {
 impl Guide<'_> {
     /// The text.
     pub fn text(&self) -> String {
-        let mut text = "\nThings to try, in another terminal:\n".to_owned();
-        for (what, how) in self.questions().into_iter().chain(self.evidence()) {
+        let mut text = String::new();
+        if let Some(Keys { administrator, auditor, ingest }) = self.keys {
+            text += &format!(
+                "\nKeys for the server, shown only now and valid for 30 days:\n  administrator  {administrator}\n  auditor        {auditor}\n  ingest         {ingest}\n"
+            );
+        }
+        text += "\nThings to try, in another terminal:\n";
+        for (what, how) in self.questions().into_iter().chain(self.access()).chain(self.evidence()) {
             text += &format!("\n# {what}\n{how}\n");
         }
         text
@@ -36,13 +45,15 @@ impl Guide<'_> {
 
     fn questions(&self) -> Vec<(&'static str, String)> {
         let url = self.url;
+        let shown = |key: Option<&String>| key.map(|key| format!(" -H 'Authorization: Bearer {key}'")).unwrap_or_default();
+        let (sends, reads) = (shown(self.keys.map(|keys| &keys.ingest)), shown(self.keys.map(|keys| &keys.auditor)));
         let sql = |query: &str| self.command(&format!("sql \"{query}\""));
         vec![
             (
                 "Post an event, and find it at once",
                 format!(
-                    "curl -s {url}/api/v1/logs/auth_audit_log -H 'Content-Type: application/json' \\\n     -d '{{\"user_id\": 7, \"event_type\": \"LOGIN\", \"ip_address\": \"192.0.2.9\"}}'\n\
-                 curl -s -G {url}/api/v1/sql -H 'Accept: text/csv' \\\n     --data-urlencode \"q=SELECT id, event_type, created_at, blockchain_hash FROM auth_audit_log WHERE ip_address = '192.0.2.9'\""
+                    "curl -s {url}/api/v1/logs/auth_audit_log{sends} -H 'Content-Type: application/json' \\\n     -d '{{\"user_id\": 7, \"event_type\": \"LOGIN\", \"ip_address\": \"192.0.2.9\"}}'\n\
+                 curl -s -G {url}/api/v1/sql{reads} -H 'Accept: text/csv' \\\n     --data-urlencode \"q=SELECT id, event_type, created_at, blockchain_hash FROM auth_audit_log WHERE ip_address = '192.0.2.9'\""
                 ),
             ),
             (
@@ -81,6 +92,25 @@ impl Guide<'_> {
             (
                 "Changes past the application: nobody's name on them",
                 sql("SELECT changed_at, table_name, operation, primary_key, user_agent FROM sys_audit_log WHERE changed_by IS NULL"),
+            ),
+        ]
+    }
+
+    fn access(&self) -> Vec<(&'static str, String)> {
+        let Some(keys) = self.keys else { return Vec::new() };
+        let (url, program) = (self.url, program());
+        vec![
+            (
+                "Reading takes another key than sending: this one is refused",
+                format!("curl -s -G {url}/api/v1/sql -H 'Authorization: Bearer {}' --data-urlencode 'q=SELECT 1'", keys.ingest),
+            ),
+            (
+                "Give somebody a key of their own, and see who has one",
+                format!(
+                    "export MUNIMENT_KEY={}\n{program} access keys create 'my own' --role viewer --expires 7d --server {url}\n\
+                     {program} access keys list --server {url}",
+                    keys.administrator
+                ),
             ),
         ]
     }

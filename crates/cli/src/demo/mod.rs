@@ -5,6 +5,7 @@ mod agency;
 mod cases;
 mod events;
 mod guide;
+mod keys;
 mod random;
 mod staff;
 
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use guide::Guide;
 use muniment_engine::{Engine, EngineError, IngestRequest};
 use muniment_model::Format;
+use muniment_server::AccessMode;
 use muniment_store::StreamSnapshot;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -77,7 +79,11 @@ async fn play(
     if records == 0 {
         fill_in(engine, &mut agency, options.backfill, &stopped).await?;
     }
-    let guide = Guide { data: config.data(), url: &url, key: &key, tampered: agency.tampered.as_deref() };
+    let keys = match config.access {
+        AccessMode::Keys => Some(keys::create(engine).await?),
+        AccessMode::Open => None,
+    };
+    let guide = Guide { data: config.data(), url: &url, key: &key, keys: keys.as_ref(), tampered: agency.tampered.as_deref() };
     println!("{}", guide.text());
     println!("About {} events a second come in until you press Ctrl-C.", options.events_per_second);
     live(engine, &mut agency, options.events_per_second, &mut stopped).await

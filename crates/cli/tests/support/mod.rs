@@ -23,7 +23,7 @@ impl ServerProcess {
     /// Starts a server on a free port and waits until it is ready.
     pub fn start(data: &Path, settings: &[(&str, &str)]) -> Self {
         let mut command = muniment();
-        command.arg("--data").arg(data).args(["--listen", "127.0.0.1:0", "--log-level", "warn", "serve"]);
+        command.arg("--data").arg(data).args(["--listen", "127.0.0.1:0", "--log-level", "warn", "--access", "open", "serve"]);
         Self::spawn(command, data, settings)
     }
 

@@ -1,0 +1,62 @@
+//! Keys from the first start to everyday use, with the real binary.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use common::{Place, Running, changes};
+
+#[test]
+fn the_first_key_makes_the_others() {
+    let place = Place::new();
+    changes(&place.path("events.ndjson"), 0..50);
+    let server = Running::start(&place, &["serve", "--access", "keys"]);
+    let first = place.path("muniment-data/administrator.key");
+    let began = std::time::Instant::now();
+    while !first.exists() {
+        assert!(began.elapsed().as_secs() < 30, "no key was made");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&first).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let first = first.to_str().unwrap();
+
+    let ingest = ["ingest", "--log", "sys_audit_log", "events.ndjson"];
+    let (code, error) = place.fail(&ingest);
+    assert!(code == 2 && error.contains("401") && error.contains("--key-file or in MUNIMENT_KEY"), "{error}");
+    let (_, error) = place.fail(&[&ingest[..], &["--key-file", first]].concat());
+    assert!(error.contains("403") && error.contains("ingest of sys_audit_log"), "{error}");
+    let made = place.succeed(&["access", "keys", "create", "loader", "--role", "ingest", "--expires", "1d", "--key-file", first]);
+    let key = made.trim();
+    assert!(key.starts_with("mnt_") && key.len() == 4 + 12 + 1 + 32, "{made}");
+    let output = place.command(&ingest).env("MUNIMENT_KEY", key).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let who = place.command(&["access", "whoami"]).env("MUNIMENT_KEY", key).output().unwrap();
+    assert!(String::from_utf8_lossy(&who.stdout).starts_with("loader: ingest\nmay: ingest"), "{who:?}");
+
+    let list = place.succeed(&["access", "keys", "list", "--key-file", first]);
+    assert!(list.contains("first administrator") && list.contains("loader") && !list.contains(key), "{list}");
+    place.succeed(&["access", "keys", "revoke", "2", "--reason", "test is over", "--key-file", first]);
+    let output = place.command(&["access", "whoami"]).env("MUNIMENT_KEY", key).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("revoked"), "{output:?}");
+    assert_eq!(server.stop(), 0);
+    assert_eq!(place.number("SELECT count(*) FROM sys_audit_log WHERE table_name = 'case.hoso'"), 50);
+
+    // Whoever owns the folder needs no key.
+    let rescue = place.succeed(&["access", "keys", "create", "rescue", "--role", "administrator"]);
+    place.write("rescue.key", &rescue);
+    let list = place.succeed(&["access", "keys", "list", "--json"]);
+    assert!(list.contains("at the data folder"), "{list}");
+    let server = Running::start(&place, &["serve", "--access", "keys"]);
+    assert!(place.succeed(&["access", "whoami", "--key-file", "rescue.key"]).starts_with("rescue: administrator"));
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn open_access_is_for_this_machine_only() {
+    let place = Place::new();
+    let (code, error) = place.fail(&["serve", "--access", "open", "--listen", "0.0.0.0:0"]);
+    assert!(code == 2 && error.contains("access.mode"), "{error}");
+    assert_eq!(place.fail(&["serve", "--access", "ajar"]).0, 2);
+    assert!(!place.path("muniment-data").exists());
+}
