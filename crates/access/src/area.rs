@@ -11,7 +11,7 @@ pub(crate) const AREAS: [(&str, &[&str]); 10] = [
     ("people", &["users"]),
     ("access", &["api_keys", "user_roles"]),
     ("compliance", &["data_retention_policies", "compliance_reports", "legal_holds"]),
-    ("configuration", &[]),
+    ("configuration", &["metric_thresholds", "rate_limits"]),
 ];
 
 /// All areas with their tables.

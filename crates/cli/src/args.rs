@@ -103,6 +103,12 @@ pub enum Command {
     ///
     /// Exit code 1 if there is any difference.
     Reconcile(crate::reconcile::Reconcile),
+    /// Rate limits: make them, ask them, see who exceeded them, lift blocks
+    Limits(crate::limits::Limits),
+    /// Show how the running server is doing: queue, lag, errors, latency
+    Monitoring(crate::measures::Monitoring),
+    /// Measurements by buckets of time, and their thresholds
+    Metrics(crate::measures::Metrics),
     /// Show who is answerable for each field of an entity: its value, since when, by whom, why
     Blame(Blame),
     /// Show all changes of a source's transaction
@@ -155,7 +161,8 @@ pub struct Demo {
     pub seed: u64,
 }
 
-fn time(text: &str) -> Result<i64, String> {
+/// A time on the command line, as µs UTC.
+pub fn time(text: &str) -> Result<i64, String> {
     muniment_engine::history::parse_time(text).map_err(|_| "expected a time such as 2026-01-31T12:00:00Z, or a date".to_owned())
 }
 

@@ -3,6 +3,7 @@
 mod access;
 mod args;
 mod capture;
+mod columns;
 mod compact;
 mod config;
 mod data_folder;
@@ -12,7 +13,9 @@ mod error;
 mod evidence;
 mod ingest;
 mod keys;
+mod limits;
 mod logging;
+mod measures;
 mod progress;
 mod reconcile;
 mod reconstruct;
@@ -68,6 +71,9 @@ async fn execute(command: Command, loaded: Loaded) -> Result<ExitCode> {
         Command::Detach(options) => capture::detach(config, options).await,
         Command::Sources(options) => capture::sources(config, options).await,
         Command::Reconcile(options) => reconcile::run(config, options).await,
+        Command::Limits(options) => limits::run(config, options).await,
+        Command::Monitoring(options) => measures::monitoring(config, options).await,
+        Command::Metrics(options) => measures::metrics(config, options).await,
         Command::Blame(options) => reconstruct::blame(config, options).await,
         Command::Transaction(options) => reconstruct::transaction(config, options).await,
         Command::Undo(options) => reconstruct::undo(config, options).await,

@@ -71,6 +71,7 @@ impl Service {
         let key = engine.store().db().landmarks("key").await?.pop().map(|(_, key)| key).unwrap_or_default();
         let file = ServerFile::write(config.data(), &url)?;
         engine.start_capture().await?;
+        engine.start_following()?;
         Ok(Self { engine: engine.clone(), url, key, server, file })
     }
 

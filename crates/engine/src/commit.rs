@@ -256,6 +256,7 @@ impl Committer {
         metrics.commits.inc();
         metrics.commit_records.observe(records as f64);
         metrics.commit_seconds.observe(began.elapsed().as_secs_f64());
+        metrics.recent.commit(began.elapsed());
     }
 
     async fn heartbeat(&mut self, since: i64) -> Result<()> {

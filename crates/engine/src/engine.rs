@@ -7,7 +7,9 @@ use crate::heads::Heads;
 use crate::identity::Identities;
 use crate::ingest::{Budget, Limits, Prepared, Receipt};
 use crate::keys::KeyFolder;
+use crate::limits::{ProtectionConfig, RateLimits};
 use crate::maintain;
+use crate::measures::MonitoringConfig;
 use crate::metrics::Metrics;
 use crate::publish;
 use muniment_ledger::PartitionKey;
@@ -22,7 +24,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 /// Requests that may wait for a commit.
@@ -51,6 +53,10 @@ pub struct EngineConfig {
     pub compaction: Compaction,
     /// When a source that falls behind becomes a finding.
     pub capture: CaptureConfig,
+    /// How Muniment protects its own API.
+    pub protection: ProtectionConfig,
+    /// Whether and how often Muniment measures itself.
+    pub monitoring: MonitoringConfig,
 }
 
 impl EngineConfig {
@@ -70,6 +76,8 @@ impl EngineConfig {
             flush: FlushPolicy::default(),
             compaction: Compaction::default(),
             capture: CaptureConfig::default(),
+            protection: ProtectionConfig::default(),
+            monitoring: MonitoringConfig::default(),
         }
     }
 }
@@ -80,6 +88,7 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<Store>,
     pub(crate) metrics: Metrics,
     pub(crate) limits: Limits,
+    pub(crate) thresholds: crate::thresholds::Current,
     next_ids: HashMap<&'static str, AtomicI64>,
     partition_keys: Mutex<HashMap<(String, Arc<str>), PartitionKey>>,
 }
@@ -123,6 +132,9 @@ pub struct Engine {
     identities: Identities,
     stopping: watch::Sender<bool>,
     envelope_turns: crate::envelopes::Turns,
+    outbox_filled: Arc<Notify>,
+    pub(crate) rate_limits: Arc<RateLimits>,
+    pub(crate) requests: crate::requests::Recorder,
 }
 
 impl std::fmt::Debug for Engine {
@@ -148,6 +160,7 @@ impl Engine {
             store,
             metrics: Metrics::default(),
             limits: config.limits,
+            thresholds: crate::thresholds::Current::default(),
             next_ids: next_ids(&loaded),
             partition_keys: Mutex::default(),
         });
@@ -155,7 +168,11 @@ impl Engine {
         let (work, receiver) = mpsc::channel(QUEUE);
         let mut committer = Committer { shared: shared.clone(), heads, key, keys, newest: newest_sender, positions: HashMap::new() };
         committer.begin().await?;
+        let rate_limits = Arc::new(RateLimits::new(shared.store.clone(), &config.protection));
+        rate_limits.refresh().await?;
         let engine = Arc::new(Self {
+            rate_limits,
+            requests: crate::requests::Recorder::default(),
             budget: Budget::new(config.limits.memory_bytes),
             identities: Identities::new(shared.store.clone()),
             shared,
@@ -167,7 +184,9 @@ impl Engine {
             captures: Captures::default(),
             stopping: watch::Sender::new(false),
             envelope_turns: crate::envelopes::Turns::default(),
+            outbox_filled: Arc::default(),
         });
+        engine.refresh_thresholds().await?;
         let mut tasks = maintain::start(&engine);
         tasks.push(tokio::spawn(committer.run(receiver)));
         *engine.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
@@ -213,6 +232,30 @@ impl Engine {
         &self.envelope_turns
     }
 
+    /// Told when followers have put records into the outbox.
+    pub(crate) fn outbox_filled(&self) -> &Arc<Notify> {
+        &self.outbox_filled
+    }
+
+    /// Starts what follows the logs: sessions, limits, thresholds. Only a service does, not a command that takes in a file.
+    ///
+    /// # Errors
+    /// None in practice: if a log that is followed does not exist.
+    pub fn start_following(self: &Arc<Self>) -> Result<()> {
+        let mut tasks = vec![crate::follow::start_outbox(self)];
+        for following in [crate::limits::following()?, crate::thresholds::following()?] {
+            tasks.push(crate::follow::start(self, following));
+        }
+        if self.config.protection.record_requests {
+            self.requests.start(self);
+        }
+        if self.config.monitoring.record {
+            tasks.push(crate::measures::start(self));
+        }
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(tasks);
+        Ok(())
+    }
+
     pub(crate) fn captures(&self) -> &Captures {
         &self.captures
     }
@@ -232,10 +275,14 @@ impl Engine {
         metrics.hot_bytes.set(bytes as i64);
         metrics.hot_batches.set(batches as i64);
         metrics.ingest_bytes.set(self.budget.used() as i64);
-        let oldest = self.store().snapshot().values().filter_map(|stream| stream.hot.first().map(|b| b.extent.recorded_from)).min();
-        let lag = oldest.map_or(0.0, |oldest| (crate::now() - oldest).max(0) as f64 / 1e6);
-        metrics.flush_lag_seconds.set(lag);
+        metrics.flush_lag_seconds.set(self.flush_lag_seconds());
         metrics.encode()
+    }
+
+    /// Age of the oldest record that is not in Parquet yet, seconds.
+    pub(crate) fn flush_lag_seconds(&self) -> f64 {
+        let oldest = self.store().snapshot().values().filter_map(|stream| stream.hot.first().map(|b| b.extent.recorded_from)).min();
+        oldest.map_or(0.0, |oldest| (crate::now() - oldest).max(0) as f64 / 1e6)
     }
 
     async fn ask<T>(&self, work: impl FnOnce(Reply<T>) -> Work) -> Result<T> {
@@ -296,7 +343,11 @@ impl Engine {
 
     /// Finishes what is under way, publishes the last checkpoint, and stops. Requests that come later are refused.
     pub async fn shutdown(&self) -> Result<()> {
+        self.requests.stop().await;
         self.stop_capture().await;
+        if let Err(error) = self.rate_limits.write_pending().await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the last refusals could not be written down");
+        }
         self.stopping.send_replace(true);
         self.ask(Work::Stop).await?;
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));

@@ -92,6 +92,9 @@ pub enum EngineError {
         /// What is wrong with it.
         reason: String,
     },
+    /// It can't be done as things are.
+    #[error("{0}")]
+    Refused(String),
     /// The engine is shutting down, or stopped after an error that it could not recover from.
     #[error("the engine has stopped")]
     Stopped,

@@ -175,6 +175,12 @@ impl Engine {
             Err(EngineError::Busy { .. }) => self.metrics().failed(Failure::Busy),
             Err(_) => {}
         }
+        // What is wrong with a request is its sender's matter.
+        let own_fault =
+            matches!(outcome, Err(EngineError::Busy { .. } | EngineError::Store(_) | EngineError::Ledger(_) | EngineError::Arrow(_)));
+        if outcome.is_ok() || own_fault {
+            self.metrics().recent.request(outcome.is_ok());
+        }
         outcome
     }
 
@@ -229,7 +235,14 @@ impl Shared {
         limits.max_records = self.limits.records.min(limits.max_records);
         let mut uuid = || uuid::Uuid::new_v4().into_bytes();
         let mut options = ParseOptions { now, format, limits, uuid: &mut uuid, retention_years: None };
-        muniment_model::parse(table, body, &mut options).map_err(EngineError::Invalid)
+        let mut parsed = muniment_model::parse(table, body, &mut options).map_err(EngineError::Invalid)?;
+        if table.name == crate::thresholds::LOG {
+            let thresholds = self.thresholds.get();
+            for class in &mut parsed.batches {
+                class.data = thresholds.apply(class.data.clone())?;
+            }
+        }
+        Ok(parsed)
     }
 
     /// Parses a body and hashes its records. Their ids begin at `first_id`, or at the next free one.

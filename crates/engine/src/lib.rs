@@ -5,18 +5,23 @@ mod commit;
 mod envelopes;
 mod error;
 pub mod evidence;
+mod follow;
 mod heads;
 pub mod history;
 pub mod identity;
 mod ingest;
 mod keys;
+pub mod limits;
 mod maintain;
+pub mod measures;
 pub mod metrics;
 mod prepare;
 mod publish;
 pub mod query;
 pub mod reconcile;
+mod requests;
 mod source;
+pub mod thresholds;
 
 mod engine;
 
@@ -26,6 +31,8 @@ pub use error::{EngineError, Result};
 pub use ingest::{Ids, IngestRequest, Limits, Receipt, Reservation, SourcePosition};
 pub use muniment_capture::envelope::{Format as EnvelopeFormat, KeyHints};
 pub use muniment_store::StoreError;
+pub use muniment_store::register::ChangedBy;
+pub use requests::OwnRequest;
 pub use source::{FileIngest, Progress};
 
 /// Now, in microseconds UTC. The one place where the product reads the clock.

@@ -8,6 +8,8 @@ use tokio::task::JoinHandle;
 
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// How soon a limit or block that somebody has changed in the database holds, and a refusal is written down.
+const LIMITS_EVERY: Duration = Duration::from_secs(2);
 /// Checkpoints are published at most this often.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 /// One published checkpoint is kept under its size for each such time.
@@ -19,11 +21,13 @@ pub(crate) fn start(engine: &Arc<Engine>) -> Vec<JoinHandle<()>> {
         every(engine, FLUSH_EVERY, |engine| async move { flush(&engine).await }),
         every(engine, SWEEP_EVERY, |engine| async move { sweep(&engine).await }),
         every(engine, engine.config().heartbeat, |engine| async move { heartbeat(&engine).await }),
+        every(engine, LIMITS_EVERY, |engine| async move { refresh(&engine).await }),
         publisher(engine),
     ]
 }
 
-fn every<F, W>(engine: &Arc<Engine>, period: Duration, work: W) -> JoinHandle<()>
+/// Does something again and again until the engine is told to stop; for the first time after the period.
+pub(crate) fn every<F, W>(engine: &Arc<Engine>, period: Duration, work: W) -> JoinHandle<()>
 where
     W: Fn(Arc<Engine>) -> F + Send + 'static,
     F: Future<Output = ()> + Send,
@@ -68,6 +72,14 @@ async fn sweep(engine: &Engine) {
     let forgotten = engine.store().db().forget_idempotency(now - micros(config.idempotency)).await;
     if let Some(error) = replaced.err().or(forgotten.err()) {
         tracing::warn!(error = &error as &dyn std::error::Error, "sweeping failed; it will be tried again");
+    }
+}
+
+/// Takes over what somebody has changed in the registers behind the API, and writes refusals down.
+async fn refresh(engine: &Engine) {
+    crate::limits::maintain(engine).await;
+    if let Err(error) = engine.refresh_thresholds().await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "thresholds could not be read; those from before hold");
     }
 }
 

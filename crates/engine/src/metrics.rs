@@ -1,5 +1,6 @@
 //! What the engine counts and times, for Prometheus.
 
+use crate::measures::{FollowerState, Recent};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -7,7 +8,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
 
 /// The log that a count is of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -21,6 +24,13 @@ pub struct LogLabel {
 pub struct SourceLabel {
     /// Its name.
     pub source: String,
+}
+
+/// The follower that a count is of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FollowerLabel {
+    /// Its name.
+    pub follower: String,
 }
 
 /// What went wrong.
@@ -38,6 +48,8 @@ pub enum Failure {
     Publish,
     /// A query failed.
     Query,
+    /// What follows from a log's records could not be stored.
+    Follow,
 }
 
 /// The kind of an error.
@@ -93,6 +105,13 @@ pub struct Metrics {
     pub capture_lag_seconds: Family<SourceLabel, Gauge<f64, AtomicU64>>,
     /// Bytes that the audited database keeps for Muniment.
     pub capture_kept_bytes: Family<SourceLabel, Gauge>,
+    /// Commits and requests of the last minutes.
+    pub recent: Recent,
+    /// Seconds that a follower was behind when it last took records; 0 if it has taken all.
+    pub follower_lag_seconds: Family<FollowerLabel, Gauge<f64, AtomicU64>>,
+    followers: Mutex<BTreeSet<String>>,
+    /// Records taken by those who follow a log.
+    pub followed: Family<FollowerLabel, Counter>,
     /// Errors, by kind.
     pub errors: Family<FailureLabel, Counter>,
 }
@@ -123,6 +142,10 @@ impl Default for Metrics {
             capture_lag_bytes: Family::default(),
             capture_lag_seconds: Family::default(),
             capture_kept_bytes: Family::default(),
+            recent: Recent::default(),
+            follower_lag_seconds: Family::default(),
+            followers: Mutex::default(),
+            followed: Family::default(),
             errors: Family::default(),
             registry: Registry::default(),
         };
@@ -141,6 +164,13 @@ impl Default for Metrics {
         registry.register("flushes", "Files written by flushes", metrics.flushes.clone());
         registry.register("compactions", "Files written by merges", metrics.compactions.clone());
         registry.register("published_size", "Size of the newest published checkpoint", metrics.published_size.clone());
+        registry.register_with_unit(
+            "follower_lag",
+            "Time that a follower of a log is behind it",
+            unit(),
+            metrics.follower_lag_seconds.clone(),
+        );
+        registry.register("followed_records", "Records taken by followers of logs", metrics.followed.clone());
         registry.register("errors", "Errors by kind", metrics.errors.clone());
         metrics.register_capture(&mut registry);
         Self { registry, ..metrics }
@@ -166,6 +196,25 @@ impl Metrics {
             self.capture_lag_seconds.clone(),
         );
         registry.register_with_unit("capture_kept", "What a source keeps for Muniment", Unit::Bytes, self.capture_kept_bytes.clone());
+    }
+
+    /// Notes what a follower has taken, and how far behind it was.
+    pub(crate) fn followed(&self, name: &str, records: u64, lag_seconds: f64) {
+        let label = FollowerLabel { follower: name.to_owned() };
+        self.followed.get_or_create(&label).inc_by(records);
+        self.follower_lag_seconds.get_or_create(&label).set(lag_seconds);
+        self.followers.lock().unwrap_or_else(PoisonError::into_inner).insert(label.follower);
+    }
+
+    /// How the followers of logs are doing, by name.
+    pub(crate) fn followers(&self) -> Vec<FollowerState> {
+        let names = self.followers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let state = |name: String| {
+            let label = FollowerLabel { follower: name.clone() };
+            let lag_ms = self.follower_lag_seconds.get_or_create(&label).get() * 1000.0;
+            FollowerState { name, lag_ms, records: self.followed.get_or_create(&label).get() }
+        };
+        names.into_iter().map(state).collect()
     }
 
     /// Counts an error.

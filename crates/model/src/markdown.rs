@@ -194,7 +194,7 @@ fn null_or_default(column: &Column) -> String {
         },
         DefaultValue::RetentionYears => "by [retention](#retention)".to_owned(),
         DefaultValue::ChangeSize => "bytes of `old_values` and `new_values`".to_owned(),
-        DefaultValue::ThresholdReached => "`metric_value` >= `threshold_warning`, else false".to_owned(),
+        DefaultValue::ThresholdReached => "whether `metric_value` has reached a threshold".to_owned(),
     }
 }
 

@@ -44,7 +44,14 @@ impl Table {
 
     /// The statement that adds a column to a table that was made without it. Rows that are there get the default, if it is a constant.
     pub fn add_column_sql(&self, column: &Column, dialect: Dialect) -> String {
-        format!("ALTER TABLE {} ADD COLUMN {};", self.name, column_sql(self, column, dialect))
+        // SQLite adds no unique column, but an index does the same.
+        let mut plain = *column;
+        plain.unique = false;
+        let mut sql = format!("ALTER TABLE {} ADD COLUMN {};", self.name, column_sql(self, &plain, dialect));
+        if column.unique {
+            let _ = write!(sql, "\nCREATE UNIQUE INDEX uq_{0}_{1} ON {0} ({1});", self.name, column.name);
+        }
+        sql
     }
 }
 

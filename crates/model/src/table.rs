@@ -108,7 +108,8 @@ pub enum DefaultValue {
     RetentionYears,
     /// Bytes of `old_values` and `new_values` together.
     ChangeSize,
-    /// Whether `metric_value` has reached `threshold_warning`; `false` without a threshold.
+    /// Whether `metric_value` has reached `threshold_warning` or `threshold_critical`; `false` without a threshold. If the second is smaller than the first,
+    /// small values are the bad ones.
     ThresholdReached,
 }
 

@@ -32,6 +32,8 @@ pub(crate) enum Code {
     NotAcceptable,
     NotFound,
     QueryLimit,
+    RateLimited,
+    Refused,
     SlowSender,
     SourceFailed,
     SourceRefused,
@@ -72,6 +74,10 @@ impl Code {
             Self::NotAcceptable => ("not_acceptable", S::NOT_ACCEPTABLE, "None of the accepted media types can be given."),
             Self::NotFound => ("not_found", S::NOT_FOUND, "There is no such table, record or entity."),
             Self::QueryLimit => ("query_limit", S::BAD_REQUEST, "The query needs more time, memory or rows than one query may."),
+            Self::RateLimited => {
+                ("rate_limited", S::TOO_MANY_REQUESTS, "A rate limit is exceeded, or you are blocked; try again after Retry-After seconds.")
+            }
+            Self::Refused => ("refused", S::CONFLICT, "It can't be done as things are; the message says why."),
             Self::SlowSender => ("slow_sender", S::REQUEST_TIMEOUT, "The body came too slowly."),
             Self::SourceFailed => ("source_failed", S::BAD_GATEWAY, "The source's database can't be reached, or refused a statement."),
             Self::SourceRefused => {
@@ -178,6 +184,7 @@ impl From<EngineError> for Refusal {
             EngineError::KeyReused => Self::new(Code::KeyReused, message),
             EngineError::QueryLimit(_) => Self::new(Code::QueryLimit, message),
             EngineError::NotFound(_) => Self::new(Code::NotFound, message),
+            EngineError::Refused(_) => Self::new(Code::Refused, message),
             EngineError::Parameter { .. } => Self::new(Code::InvalidParameter, message),
             EngineError::Capture(CaptureError::Refused(reason)) => Self::new(Code::SourceRefused, reason),
             EngineError::Capture(error @ (CaptureError::Database { .. } | CaptureError::Replication(_))) => {

@@ -1,6 +1,8 @@
 //! The API description: one table of operations, from which the OpenAPI document and the list of endpoints are made.
 
 mod access;
+mod limits;
+mod measures;
 mod reconstruction;
 mod sources;
 
@@ -78,7 +80,7 @@ fn described(operation: &Operation) -> Value {
         operation.answers.iter().map(|(status, answer)| ((*status).to_owned(), answer.clone())).collect();
     let mut by_status = BTreeMap::<String, Vec<Code>>::new();
     let access: &[Code] = if PUBLIC.contains(&operation.path) { &[] } else { &[Code::Unauthenticated, Code::Forbidden] };
-    for code in operation.codes.iter().chain(access).chain(&[Code::TooManyRequests]) {
+    for code in operation.codes.iter().chain(access).chain(&[Code::TooManyRequests, Code::RateLimited]) {
         by_status.entry(code.status().as_str().to_owned()).or_default().push(*code);
     }
     for (status, codes) in by_status {
@@ -99,7 +101,7 @@ fn refusal(codes: &[Code]) -> Value {
     let lines: Vec<String> = codes.iter().map(|code| format!("`{}`: {}", code.describe().0, code.describe().2)).collect();
     let schema = if codes.contains(&Code::InvalidRecords) { "InvalidRecords" } else { "Error" };
     let mut value = json!({ "description": lines.join("\n\n"), "content": json_content(reference(schema)) });
-    if codes.iter().any(|code| matches!(code, Code::Busy | Code::Stopping | Code::TooManyRequests)) {
+    if codes.iter().any(|code| matches!(code, Code::Busy | Code::Stopping | Code::TooManyRequests | Code::RateLimited)) {
         value["headers"] =
             json!({ "Retry-After": { "description": "Seconds after which to try again.", "schema": { "type": "integer" } } });
     }
@@ -114,6 +116,8 @@ fn operations() -> Vec<Operation> {
     all.extend(ledger());
     all.extend(access::operations());
     all.extend(sources::operations());
+    all.extend(limits::operations());
+    all.extend(measures::operations());
     all.extend(service());
     all
 }
@@ -458,6 +462,8 @@ fn schemas_of_answers() -> Map<String, Value> {
         .into_iter()
         .chain(sources::schemas())
         .chain(access::schemas())
+        .chain(limits::schemas())
+        .chain(measures::schemas())
         .chain(reconstruction::schemas())
         .map(|(name, schema)| (name.to_owned(), schema))
         .collect()

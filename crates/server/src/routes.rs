@@ -5,8 +5,9 @@ use crate::authenticate::recognise;
 use crate::body::BodyLimits;
 use crate::guard::Guard;
 use crate::peers::Peer;
+use crate::protection::protect;
 use crate::serve::ServerConfig;
-use crate::{access, capture, entities, ledger, logs, openapi, reconcile, reconstruction, sources, sql, status};
+use crate::{access, capture, entities, ledger, limits, logs, measures, openapi, reconcile, reconstruction, sources, sql, status};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, Request, State};
 use axum::http::HeaderMap;
@@ -95,6 +96,15 @@ pub(crate) fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/api/v1/sources", get(sources::list).post(sources::attach)),
         ("/api/v1/sources/{name}", get(sources::one).delete(sources::detach)),
         ("/api/v1/sources/{name}/reconcile", post(reconcile::reconcile)),
+        ("/api/v1/limits", get(limits::list)),
+        ("/api/v1/limits/check", post(limits::check)),
+        ("/api/v1/limits/violations", get(limits::violations)),
+        ("/api/v1/limits/violations/{id}/unblock", post(limits::unblock)),
+        ("/api/v1/limits/{name}", put(limits::put).delete(limits::remove)),
+        ("/api/v1/monitoring", get(measures::monitoring)),
+        ("/api/v1/metrics/aggregate", get(measures::buckets)),
+        ("/api/v1/metrics/thresholds", get(measures::thresholds).put(measures::put_threshold)),
+        ("/api/v1/metrics/thresholds/{id}", delete(measures::remove_threshold)),
     ]
 }
 
@@ -106,6 +116,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     router
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(app.clone(), protect))
         .layer(from_fn_with_state(app.clone(), recognise))
         .layer(from_fn_with_state(app.clone(), admit))
         .layer(DefaultBodyLimit::disable())

@@ -2,6 +2,7 @@
 //! folder with its own SQL text.
 
 use crate::error::Result;
+use crate::follow::{Advance, FollowerRow, OutboxRow, StreamCommit};
 use crate::register::{ChangedBy, Lookup, RegisterChange, RegisterRow};
 use arrow_array::RecordBatch;
 use async_trait::async_trait;
@@ -265,4 +266,15 @@ pub trait CommitDb: Send + Sync + std::fmt::Debug {
     async fn waiting_register_changes(&self, source: &str) -> Result<u64>;
     /// How often [`CommitDb::change_registers`] has changed a register that says who may do what, so that whoever remembers them knows when to look again.
     fn access_changes(&self) -> u64;
+    /// How far a follower has come; `None` if it has never moved.
+    async fn follower(&self, name: &str) -> Result<Option<FollowerRow>>;
+    /// Stores a follower's step and what follows from it, all or nothing; durable when it returns the `id` of each changed row.
+    /// [`crate::StoreError::Conflict`] as for [`CommitDb::change_registers`], and if the follower is not where the step begins.
+    async fn advance(&self, step: &Advance) -> Result<Vec<i64>>;
+    /// The next commits that touched a stream, after the one that brought it to this size.
+    async fn stream_commits(&self, stream: &str, after: u64, limit: u32) -> Result<Vec<StreamCommit>>;
+    /// Lines that wait for their commit, after this one, in order.
+    async fn outbox(&self, after: i64, limit: u32) -> Result<Vec<OutboxRow>>;
+    /// Removes the lines up to and including this one, which are committed.
+    async fn clear_outbox(&self, up_to: i64) -> Result<()>;
 }

@@ -5,6 +5,7 @@ pub mod db;
 mod entity_filter;
 mod error;
 mod flush;
+pub mod follow;
 pub mod hot;
 mod lock;
 pub mod objects;

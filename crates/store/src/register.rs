@@ -149,15 +149,19 @@ pub struct Lookup {
     pub table: &'static Table,
     /// Values that the rows have; all must match, null matches null.
     pub equal: Values,
+    /// Numbers and times that columns must exceed.
+    pub above: Values,
     /// Rows after this `id` only.
     pub after: i64,
-    /// Most rows to return, smallest `id` first.
+    /// Whether the largest `id` comes first, not the smallest.
+    pub newest_first: bool,
+    /// Most rows to return.
     pub limit: u32,
 }
 
 impl Lookup {
     /// All rows with these values.
     pub fn new(table: &'static Table, equal: Values) -> Self {
-        Self { table, equal, after: i64::MIN, limit: u32::MAX }
+        Self { table, equal, above: Vec::new(), after: i64::MIN, newest_first: false, limit: u32::MAX }
     }
 }

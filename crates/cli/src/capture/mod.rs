@@ -136,7 +136,7 @@ async fn shut_down(engine: Arc<Engine>) -> Result<()> {
 }
 
 /// The operating system's user, for the record.
-fn user() -> Option<String> {
+pub fn user() -> Option<String> {
     let name = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).ok()?;
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
     (plain && (1..=64).contains(&name.len())).then_some(name)

@@ -247,6 +247,10 @@ fn resolve(settings: &Settings, places: &BTreeMap<String, Place>) -> Result<Conf
     engine.limits.records = settings.limits.records;
     engine.limits.memory_bytes = size("limits.memory_bytes", settings.limits.memory_bytes.0)?;
     engine.limits.hot_bytes = settings.limits.hot_bytes.0;
+    engine.protection.requests_per_minute = settings.limits.requests_per_minute;
+    engine.protection.record_requests = settings.limits.record_requests;
+    engine.monitoring.record = settings.monitoring.record;
+    engine.monitoring.interval = settings.monitoring.interval.0;
     engine.flush.bytes = settings.flush.bytes.0;
     engine.flush.batches = settings.flush.batches;
     engine.flush.age = i64::try_from(settings.flush.age.0.as_micros()).map_err(|_| wrong("flush.age", "it is too long".to_owned()))?;
@@ -272,9 +276,10 @@ fn resolve(settings: &Settings, places: &BTreeMap<String, Place>) -> Result<Conf
 }
 
 /// Settings that mean nothing if they are zero.
-fn positive(settings: &Settings) -> [(&'static str, u128); 12] {
+fn positive(settings: &Settings) -> [(&'static str, u128); 13] {
     [
         ("heartbeat", settings.heartbeat.0.as_millis()),
+        ("monitoring.interval", settings.monitoring.interval.0.as_millis()),
         ("limits.body_bytes", settings.limits.body_bytes.0.into()),
         ("limits.records", settings.limits.records as u128),
         ("limits.memory_bytes", settings.limits.memory_bytes.0.into()),

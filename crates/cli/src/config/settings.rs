@@ -23,6 +23,7 @@ pub struct Settings {
     pub flush: Flush,
     pub compaction: Compaction,
     pub capture: Capture,
+    pub monitoring: Monitoring,
     pub query: Query,
     pub log: Log,
 }
@@ -59,6 +60,8 @@ pub struct Limits {
     pub records: usize,
     pub memory_bytes: Size,
     pub hot_bytes: Size,
+    pub requests_per_minute: u32,
+    pub record_requests: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -83,6 +86,13 @@ pub struct Compaction {
 pub struct Capture {
     pub lag_bytes: Size,
     pub lag_time: Span,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Monitoring {
+    pub record: bool,
+    pub interval: Span,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -127,6 +137,8 @@ impl Default for Settings {
                 records: engine.limits.records,
                 memory_bytes: Size(engine.limits.memory_bytes as u64),
                 hot_bytes: Size(engine.limits.hot_bytes),
+                requests_per_minute: engine.protection.requests_per_minute,
+                record_requests: engine.protection.record_requests,
             },
             flush: Flush {
                 bytes: Size(engine.flush.bytes),
@@ -140,6 +152,7 @@ impl Default for Settings {
                 grace: Span(engine.grace),
             },
             capture: Capture { lag_bytes: Size(engine.capture.lag_bytes), lag_time: Span(engine.capture.lag_time) },
+            monitoring: Monitoring { record: engine.monitoring.record, interval: Span(engine.monitoring.interval) },
             query: Query { memory: Size(query.memory_bytes as u64), time: Span(query.time), rows: query.rows },
             log: Log { format: LogFormat::Pretty, level: "info".to_owned() },
         }
@@ -213,6 +226,12 @@ pub const KEYS: &[Key] = &[
         "size",
         "Bytes of records not yet in Parquet. Beyond it, new requests are answered 503 until the flush has caught up.",
     ),
+    key(
+        "limits.requests_per_minute",
+        "number",
+        "Most requests of one client address in a minute; beyond it they are answered 429. 0 for no limit. This machine's own addresses are not counted: a proxy may stand there for everybody. Finer limits are made with `muniment limits`.",
+    ),
+    key("limits.record_requests", "`true` or `false`", "Whether requests to Muniment's own API are recorded in `api_access_log`."),
     key("flush.bytes", "size", "A stream moves to Parquet when it holds this many bytes of hot batches,"),
     key("flush.batches", "number", "or this many of them,"),
     key("flush.age", "time", "or one of this age."),
@@ -226,6 +245,8 @@ pub const KEYS: &[Key] = &[
     key("compaction.grace", "time", "How long a merged file is kept for queries that began before. Should be longer than `query.time`."),
     key("capture.lag_bytes", "size", "A source that is this far behind, or"),
     key("capture.lag_time", "time", "this long, becomes a finding (`SLOT_LAG`), once until it has caught up."),
+    key("monitoring.record", "`true` or `false`", "Whether Muniment's own measures are recorded in `system_performance_log`."),
+    key("monitoring.interval", "time", "How often."),
     key("query.memory", "size", "Most memory of a query."),
     key("query.time", "time", "Most time of a query, to its last row."),
     key("query.rows", "number", "Most rows of a result."),

@@ -323,9 +323,14 @@ pub fn parse_time(value: &str) -> Result<i64> {
     time.or_else(|_| date()).map_err(wrong)
 }
 
-fn rfc3339<S: Serializer>(micros: &i64, serializer: S) -> Result<S::Ok, S::Error> {
-    match DateTime::<Utc>::from_timestamp_micros(*micros) {
-        Some(time) => serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::AutoSi, true)),
-        None => serializer.serialize_i64(*micros),
+/// A time, µs UTC, as RFC 3339; the number itself if it lies beyond what that can say.
+pub fn format_time(micros: i64) -> String {
+    match DateTime::<Utc>::from_timestamp_micros(micros) {
+        Some(time) => time.to_rfc3339_opts(SecondsFormat::AutoSi, true),
+        None => micros.to_string(),
     }
+}
+
+pub(crate) fn rfc3339<S: Serializer>(micros: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&format_time(*micros))
 }

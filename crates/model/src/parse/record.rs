@@ -360,10 +360,12 @@ impl Rows {
 
     fn threshold_reached(&self) -> bool {
         let decimal = |name| self.builder(name).and_then(|builder| builder.decimal_at(self.rows));
-        match (decimal("metric_value"), decimal("threshold_warning")) {
-            (Some(value), Some(threshold)) => value >= threshold,
-            _ => false,
-        }
+        let (warning, critical) = (decimal("threshold_warning"), decimal("threshold_critical"));
+        let Some(value) = decimal("metric_value") else { return false };
+        // If being critical takes less than being worth a warning, small values are the bad ones.
+        let downwards = matches!((warning, critical), (Some(warning), Some(critical)) if critical < warning);
+        let reached = |threshold: i128| if downwards { value <= threshold } else { value >= threshold };
+        warning.is_some_and(reached) || critical.is_some_and(reached)
     }
 }
 

@@ -219,7 +219,7 @@ pub(super) static SYSTEM_PERFORMANCE_LOG: Table = Table {
         Column::text("request_id", 255, "SYSTEM_PERFORMANCE_LOG.RequestID", "The request it was measured in.").lookup(),
         Column::decimal("threshold_warning", 18, 6, "SYSTEM_PERFORMANCE_LOG.ThresholdWarning", "Value from which on to warn, in `metric_unit`."),
         Column::decimal("threshold_critical", 18, 6, "SYSTEM_PERFORMANCE_LOG.ThresholdCritical", "Value from which on it is critical, in `metric_unit`."),
-        Column::bool("is_threshold_exceeded", "SYSTEM_PERFORMANCE_LOG.IsThresholdExceeded", "Whether the value has reached the warning threshold.").or(ThresholdReached),
+        Column::bool("is_threshold_exceeded", "SYSTEM_PERFORMANCE_LOG.IsThresholdExceeded", "Whether the value has reached a threshold, warning or critical. If the critical one is smaller than the other, small values are the bad ones.").or(ThresholdReached),
         Column::json("additional_data", "SYSTEM_PERFORMANCE_LOG.AdditionalData", "Whatever else is known."),
         Column::decimal("sampling_rate", 5, 4, "SYSTEM_PERFORMANCE_LOG.SamplingRate", "Share of the happenings that are measured, from 0 to 1.")
             .or(DefaultValue::Decimal(10_000))

@@ -3,6 +3,8 @@
 #[rustfmt::skip] // one column, one line
 mod access;
 #[rustfmt::skip] // one column, one line
+mod limits;
+#[rustfmt::skip] // one column, one line
 mod logs;
 #[rustfmt::skip] // one column, one line
 mod registers;
@@ -16,7 +18,7 @@ static LOGS: [&Table; 5] =
     [&logs::SYS_AUDIT_LOG, &logs::AUTH_AUDIT_LOG, &logs::SECURITY_AUDIT_LOG, &logs::API_ACCESS_LOG, &logs::SYSTEM_PERFORMANCE_LOG];
 
 /// The registers come in an order in which each refers only to those before it.
-static TABLES: [&Table; 16] = [
+static TABLES: [&Table; 18] = [
     &logs::SYS_AUDIT_LOG,
     &logs::AUTH_AUDIT_LOG,
     &logs::SECURITY_AUDIT_LOG,
@@ -33,6 +35,8 @@ static TABLES: [&Table; 16] = [
     &registers::INVESTIGATIONS,
     &access::API_KEYS,
     &access::USER_ROLES,
+    &limits::RATE_LIMITS,
+    &limits::METRIC_THRESHOLDS,
 ];
 
 /// Every table: the logs, then the registers, each after the tables it refers to.

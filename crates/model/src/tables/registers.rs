@@ -8,7 +8,7 @@ const INT32: i64 = i32::MAX as i64;
 /// What can happen to a row. The first three are the seeds'.
 pub(super) const OPERATIONS: &[&str] = &["INSERT", "UPDATE", "DELETE", "TRUNCATE", "DDL", "SNAPSHOT"];
 
-const fn id(seed: &'static str) -> Column {
+pub(super) const fn id(seed: &'static str) -> Column {
     Column::int("id", 1, i64::MAX, seed, "Number of the row.").or(Identity).unique()
 }
 
@@ -20,7 +20,7 @@ const fn to_user(column: &'static str, seed: &'static str) -> ForeignKey {
     ForeignKey { column, table: "users", target: "id", seed }
 }
 
-const fn index(name: &'static str, columns: &'static [&'static str], seed: &'static str) -> Index {
+pub(super) const fn index(name: &'static str, columns: &'static [&'static str], seed: &'static str) -> Index {
     Index { name, columns, seed, stands_for: "an index of the commit database" }
 }
 
@@ -132,11 +132,16 @@ pub(super) static RATE_LIMIT_VIOLATIONS: Table = Table {
             .unit("minutes"),
         Column::time("created_at", "rate_limit_violations.created_at", "Time of the violation.").or(Now),
         Column::time("unblocked_at", "rate_limit_violations.unblocked_at", "Time the block ended."),
+        Column::text("limit_name", 100, "", "Name of the limit: `rate_limits.name`."),
+        Column::text("subject", 255, "", "Who was counted: the user, address or key; for a limit of everybody together, the endpoint."),
+        Column::time("window_start", "", "Start of the window."),
+        Column::text("window_key", 700, "", "Limit, subject and window together: one row for each.").unique(),
     ],
     ledger_columns: &[],
     indexes: &[
         index("ix_rate_limit_violations_user", &["user_id", "created_at DESC"], ""),
         index("ix_rate_limit_violations_ip", &["ip_address", "created_at DESC"], ""),
+        index("ix_rate_limit_violations_blocked", &["unblocked_at", "created_at DESC"], ""),
     ],
     foreign_keys: &[to_user("user_id", "users ||--o{ rate_limit_violations : \"causes\"")],
     checks: &[],

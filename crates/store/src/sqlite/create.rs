@@ -19,6 +19,7 @@ pub(super) async fn create(pool: &SqlitePool, origin: &str, now: i64) -> Result<
         .collect();
     let fail = || StoreError::database("creating the tables");
     sqlx::raw_sql(sql!("create_capture_source")).execute(&mut *transaction).await.map_err(fail())?;
+    sqlx::raw_sql(sql!("create_follower")).execute(&mut *transaction).await.map_err(fail())?;
     let fresh = !present.contains("installation");
     if fresh {
         sqlx::raw_sql(sql!("schema")).execute(&mut *transaction).await.map_err(fail())?;

@@ -1,6 +1,7 @@
 //! The commit database on SQLite: one file in the data folder, in WAL mode, every commit synced to disk before it is acknowledged.
 
 mod create;
+mod followers;
 mod register_rows;
 mod registers;
 mod rows;
@@ -8,6 +9,7 @@ mod sources;
 
 use crate::db::{CaptureSourceRow, Commit, CommitDb, IdempotencyRow, Loaded, NewBatch, Replacement, StreamRow};
 use crate::error::{Result, StoreError};
+use crate::follow::{Advance, FollowerRow, OutboxRow, StreamCommit};
 use crate::register::{ChangedBy, Lookup, RegisterChange, RegisterRow};
 use arrow_array::RecordBatch;
 use async_trait::async_trait;
@@ -465,5 +467,32 @@ impl CommitDb for SqliteDb {
 
     fn access_changes(&self) -> u64 {
         self.access_changes.load(Ordering::Acquire)
+    }
+
+    async fn follower(&self, name: &str) -> Result<Option<FollowerRow>> {
+        followers::read(&self.readers, name).await
+    }
+
+    async fn advance(&self, step: &Advance) -> Result<Vec<i64>> {
+        let mut connection = self.write().await?;
+        let outcome = followers::advance(&mut connection, step).await;
+        if outcome.as_ref().is_err_and(|error| !matches!(error, StoreError::Conflict { .. })) {
+            connection.close_on_drop();
+        }
+        outcome
+    }
+
+    async fn stream_commits(&self, stream: &str, after: u64, limit: u32) -> Result<Vec<StreamCommit>> {
+        followers::commits(&self.readers, stream, after, limit).await
+    }
+
+    async fn outbox(&self, after: i64, limit: u32) -> Result<Vec<OutboxRow>> {
+        followers::outbox(&self.readers, after, limit).await
+    }
+
+    async fn clear_outbox(&self, up_to: i64) -> Result<()> {
+        let mut connection = self.write().await?;
+        let outcome = followers::clear_outbox(&mut connection, up_to).await;
+        settle(connection, outcome).await
     }
 }

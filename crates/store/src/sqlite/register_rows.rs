@@ -7,14 +7,18 @@ use muniment_model::{Table, Type};
 use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
 use sqlx::{Arguments, AssertSqlSafe, Connection, Row, SqliteConnection};
 
-/// Rows with the given values, smallest `id` first.
+/// Rows with the given values, in the order of their `id`.
 pub(super) async fn find(pool: &SqlitePool, lookup: &Lookup) -> Result<Vec<RegisterRow>> {
     let table = lookup.table;
     known(table, &lookup.equal)?;
+    known(table, &lookup.above)?;
     let names: Vec<&str> = table.columns.iter().map(|column| column.name).collect();
     let conditions: String = lookup.equal.iter().map(|(name, _)| format!(" AND {name} IS ?")).collect();
-    let text = format!("SELECT {} FROM {} WHERE id > ?{conditions} ORDER BY id LIMIT ?", names.join(", "), table.name);
-    let mut bound: Vec<&Value> = lookup.equal.iter().map(|(_, value)| value).collect();
+    let above: String = lookup.above.iter().map(|(name, _)| format!(" AND {name} > ?")).collect();
+    let order = if lookup.newest_first { " DESC" } else { "" };
+    let columns = names.join(", ");
+    let text = format!("SELECT {columns} FROM {} WHERE id > ?{conditions}{above} ORDER BY id{order} LIMIT ?", table.name);
+    let mut bound: Vec<&Value> = lookup.equal.iter().chain(&lookup.above).map(|(_, value)| value).collect();
     let (after, limit) = (Value::Int(lookup.after), Value::Int(lookup.limit.into()));
     bound.insert(0, &after);
     bound.push(&limit);

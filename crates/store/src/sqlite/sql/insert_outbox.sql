@@ -1,0 +1,1 @@
+INSERT INTO outbox (log, line) VALUES ($1, $2)

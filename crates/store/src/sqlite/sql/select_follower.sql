@@ -1,0 +1,1 @@
+SELECT position, state FROM follower WHERE name = $1

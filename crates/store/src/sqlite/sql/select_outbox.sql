@@ -1,0 +1,1 @@
+SELECT id, log, line FROM outbox WHERE id > $1 ORDER BY id LIMIT $2
