@@ -7,7 +7,7 @@ use crate::ingest::{Prepared, Receipt, SourcePosition, log_named};
 use muniment_model::{Format, Table};
 use std::collections::VecDeque;
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use xxhash_rust::xxh3::Xxh3;
@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::Xxh3;
 /// Bytes of a chunk: large enough for parallel work and few commits, small enough to bound memory.
 const CHUNK_BYTES: usize = 2 << 20;
 /// Chunks that may wait for their commit: the next commit is made of what gathers during the last.
-const COMMITTING: usize = 6;
+const COMMITTING: usize = 10;
 
 /// A source of NDJSON records.
 pub struct FileIngest<'a> {
@@ -66,12 +66,16 @@ pub(crate) struct Chunks {
     digest: Xxh3,
     position: Position,
     limit: usize,
+    spare: Spare,
 }
+
+/// Buffers of chunks that were taken in, for those to come: asking the system for megabytes each time costs more than reading them.
+type Spare = Arc<Mutex<Vec<Vec<u8>>>>;
 
 impl Chunks {
     /// The chunks of a source whose lines have at most `limit` bytes.
     pub(crate) fn new(reader: Box<dyn Read + Send>, limit: usize) -> Self {
-        Self { reader, rest: Vec::new(), digest: Xxh3::new(), position: Position::default(), limit }
+        Self { reader, rest: Vec::new(), digest: Xxh3::new(), position: Position::default(), limit, spare: Spare::default() }
     }
 
     /// Bytes and lines read so far.
@@ -113,7 +117,9 @@ impl Chunks {
 
     /// The next whole lines, and the position after them; `None` at the end.
     pub(crate) fn next(&mut self) -> Result<Option<(Vec<u8>, Position)>> {
-        let mut buffer = std::mem::take(&mut self.rest);
+        let mut buffer = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        buffer.clear();
+        buffer.append(&mut self.rest);
         let mut length = CHUNK_BYTES.max(buffer.len());
         loop {
             let ended = self.read_up_to(&mut buffer, length).map_err(EngineError::file("reading", "the source"))?;
@@ -158,6 +164,7 @@ impl Engine {
         report(progress);
         let mut before = chunks.position.to_stored();
         let mut lines = progress.lines;
+        let spare = chunks.spare.clone();
         let mut chunks = read_ahead(chunks);
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let mut preparing: VecDeque<(Position, JoinHandle<Result<Prepared>>)> = VecDeque::new();
@@ -184,7 +191,7 @@ impl Engine {
                 chunk = chunks.recv(), if !ended && preparing.len() <= cores => match chunk.transpose()? {
                     Some((bytes, position)) => {
                         let before = std::mem::replace(&mut lines, position.lines);
-                        preparing.push_back((position, self.prepare_chunk(table, bytes, (position.lines + 1 - before, before))));
+                        preparing.push_back((position, self.prepare_chunk(table, bytes, &spare, (position.lines + 1 - before, before))));
                     }
                     None => ended = true,
                 },
@@ -194,11 +201,18 @@ impl Engine {
     }
 
     /// Prepares a chunk of at most `lines.0` records after `lines.1` lines. Ids are taken now, so that they follow the source's order.
-    fn prepare_chunk(self: &Arc<Self>, table: &'static Table, bytes: Vec<u8>, lines: (u64, u64)) -> JoinHandle<Result<Prepared>> {
-        let (shared, handle) = (self.shared.clone(), tokio::runtime::Handle::current());
+    fn prepare_chunk(
+        self: &Arc<Self>,
+        table: &'static Table,
+        bytes: Vec<u8>,
+        spare: &Spare,
+        lines: (u64, u64),
+    ) -> JoinHandle<Result<Prepared>> {
+        let (shared, spare, handle) = (self.shared.clone(), spare.clone(), tokio::runtime::Handle::current());
         let first_id = shared.allocate_ids(table, lines.0 as usize);
         tokio::task::spawn_blocking(move || {
             let prepared = handle.block_on(shared.prepare(table, &bytes, Format::Ndjson, Some(first_id)));
+            spare.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
             prepared.map_err(|error| match error {
                 EngineError::Invalid(mut rejection) => {
                     rejection.errors.iter_mut().for_each(|error| error.line += lines.1);

@@ -1,13 +1,14 @@
-//! Which row groups of a file may hold changes of an entity. Beside the standard bloom filters, which know single columns, a file of a log with the columns
-//! `table_name` and `primary_key` has a filter over the pair: the same keys occur in many tables, so that the key alone says little.
+//! Where in a file changes of an entity may be. Beside the standard bloom filters, which know single columns, a file of a log with the columns `table_name` and
+//! `primary_key` has a filter over the pair: the same keys occur in many tables, so that the key alone says little. And it knows not row groups, but stretches
+//! of 4,096 rows, which are the pages of most columns, so that a look-up decodes little more than what it returns.
 //!
 //! The filters lie between the last row group and the footer, where other readers don't look; the footer's metadata says where (`muniment.entity_filter`). A
-//! filter is a split block bloom filter as in the Parquet format; its values are `table_name ‖ 0 ‖ primary_key`. A look-up reads one block of 32 bytes.
+//! row group's filter is a blocked bloom filter (Putze, Sanders and Singler, "Cache-, hash- and space-efficient bloom filters"): the entity `table_name ‖ 0 ‖
+//! primary_key` chooses a block of 32 bytes, the entity and the stretch choose bits in it. A look-up reads one block for all stretches of a row group.
 
 use crate::error::{Result, StoreError};
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch};
-use parquet::bloom_filter::Sbbf;
 use parquet::file::metadata::{FileMetaData, KeyValue};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -21,12 +22,40 @@ const METADATA_KEY: &str = "muniment.entity_filter";
 pub const ENTITY: [&str; 2] = ["table_name", "primary_key"];
 /// Keys that stand for all rows of a table; the row groups that have one are listed instead.
 const WHOLE_TABLE: [&str; 2] = ["", "*"];
-/// Bytes of a block: what one value touches.
+/// Rows of a stretch.
+pub const STRETCH_ROWS: usize = 4096;
+/// Bytes of a block.
 const BLOCK_BYTES: u64 = 32;
-/// Share of false positives at most.
-const FALSE_POSITIVES: f64 = 0.02;
+/// Bits of a filter for each pair of entity and stretch.
+const BITS: u64 = 10;
+/// Bits that a pair sets: with ten bits for each pair, about two in a hundred look-ups find what isn't there.
+const PROBES: u32 = 5;
 /// Distinct tables that are listed; with more, look-ups by key alone read every row group.
 const MAX_TABLES: usize = 256;
+
+type Block = [u8; BLOCK_BYTES as usize];
+
+/// An entity's hash: its upper half chooses the block.
+fn entity(table: &str, key: &str, scratch: &mut Vec<u8>) -> u64 {
+    scratch.clear();
+    scratch.extend_from_slice(table.as_bytes());
+    scratch.push(0);
+    scratch.extend_from_slice(key.as_bytes());
+    xxh64(scratch, 0)
+}
+
+fn block_of(entity: u64, blocks: u64) -> u64 {
+    ((entity >> 32) * blocks) >> 32
+}
+
+/// Byte and mask of each bit of an entity in a stretch.
+fn bits(entity: u64, stretch: usize) -> impl Iterator<Item = (usize, u8)> {
+    let hash = xxh64(&entity.to_le_bytes(), stretch as u64 + 1);
+    (0..PROBES).map(move |probe| {
+        let bit = (hash >> (8 * probe)) & 0xff;
+        ((bit / 8) as usize, 1 << (bit % 8))
+    })
+}
 
 /// Where a file's filters are.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -35,57 +64,57 @@ pub struct EntityFilters {
     offset: u64,
     /// Bytes of each, by row group.
     bytes: Vec<u64>,
+    /// Rows of a stretch.
+    stretch: usize,
     /// Row groups with a change of a whole table.
     whole_table: Vec<usize>,
     /// Names of all tables, unless they are too many.
     tables: Option<BTreeSet<String>>,
 }
 
+/// Where in a row group an entity may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Number of the row group.
+    pub row_group: usize,
+    /// Stretches of the row group, in order; `None`: anywhere.
+    pub stretches: Option<Vec<usize>>,
+}
+
 /// Builds the filters of a file while its rows are written.
 pub struct FilterBuilder {
     row_group_rows: usize,
     rows: usize,
-    current: Sbbf,
-    done: Vec<Sbbf>,
+    current: Vec<(u64, usize)>,
+    done: Vec<Vec<Block>>,
     whole_table: BTreeSet<usize>,
     tables: BTreeSet<String>,
     scratch: Vec<u8>,
 }
 
-fn empty(rows: usize) -> Result<Sbbf> {
-    Sbbf::new_with_ndv_fpp(rows as u64, FALSE_POSITIVES).map_err(StoreError::parquet("an entity filter"))
-}
-
-fn entity<'a>(table: &str, key: &str, scratch: &'a mut Vec<u8>) -> &'a [u8] {
-    scratch.clear();
-    scratch.extend_from_slice(table.as_bytes());
-    scratch.push(0);
-    scratch.extend_from_slice(key.as_bytes());
-    scratch
-}
-
 impl FilterBuilder {
     /// Filters for row groups of as many rows.
-    pub fn new(row_group_rows: usize) -> Result<Self> {
-        Ok(Self {
+    pub fn new(row_group_rows: usize) -> Self {
+        Self {
             row_group_rows,
             rows: 0,
-            current: empty(row_group_rows)?,
+            current: Vec::new(),
             done: Vec::new(),
             whole_table: BTreeSet::new(),
             tables: BTreeSet::new(),
             scratch: Vec::new(),
-        })
+        }
     }
 
     /// Takes note of rows in the order in which they are written. A batch without the columns, or a row that an erasure has emptied, names no entity.
-    pub fn add(&mut self, batch: &RecordBatch) -> Result<()> {
-        let [Some(tables), Some(keys)] = ENTITY.map(|name| batch.column_by_name(name)) else { return Ok(()) };
+    pub fn add(&mut self, batch: &RecordBatch) {
+        let [Some(tables), Some(keys)] = ENTITY.map(|name| batch.column_by_name(name)) else { return };
         let (tables, keys) = (tables.as_string::<i32>(), keys.as_string::<i32>());
         for row in 0..batch.num_rows() {
             if self.rows == self.row_group_rows {
-                self.close_row_group()?;
+                self.close_row_group();
             }
+            let stretch = self.rows / STRETCH_ROWS;
             self.rows += 1;
             if tables.is_null(row) || keys.is_null(row) {
                 continue;
@@ -97,41 +126,40 @@ impl FilterBuilder {
             if WHOLE_TABLE.contains(&key) {
                 self.whole_table.insert(self.done.len());
             } else {
-                self.current.insert(entity(table, key, &mut self.scratch));
+                self.current.push((entity(table, key, &mut self.scratch), stretch));
             }
         }
-        Ok(())
     }
 
-    fn close_row_group(&mut self) -> Result<()> {
-        let mut full = std::mem::replace(&mut self.current, empty(self.row_group_rows)?);
-        full.fold_to_target_fpp(FALSE_POSITIVES);
-        self.done.push(full);
+    fn close_row_group(&mut self) {
+        self.current.sort_unstable();
+        self.current.dedup();
+        let blocks = (self.current.len() as u64 * BITS).div_ceil(8 * BLOCK_BYTES).max(1);
+        let mut filter = vec![Block::default(); blocks as usize];
+        for (entity, stretch) in self.current.drain(..) {
+            let block = &mut filter[block_of(entity, blocks) as usize];
+            bits(entity, stretch).for_each(|(byte, mask)| block[byte] |= mask);
+        }
+        self.done.push(filter);
         self.rows = 0;
-        Ok(())
     }
 
     /// The bytes of all filters, which are to be written at this offset, and the footer's entry that tells of them. `None` if there was no row.
     pub fn finish(mut self, offset: u64) -> Result<Option<(Vec<u8>, KeyValue)>> {
         if self.rows > 0 {
-            self.close_row_group()?;
+            self.close_row_group();
         }
         if self.done.is_empty() {
             return Ok(None);
         }
-        let mut bytes = Vec::new();
-        let mut sizes = Vec::with_capacity(self.done.len());
-        for filter in &self.done {
-            let before = bytes.len();
-            filter.write_bitset(&mut bytes).map_err(StoreError::parquet("an entity filter"))?;
-            sizes.push((bytes.len() - before) as u64);
-        }
         let filters = EntityFilters {
             offset,
-            bytes: sizes,
+            bytes: self.done.iter().map(|filter| filter.len() as u64 * BLOCK_BYTES).collect(),
+            stretch: STRETCH_ROWS,
             whole_table: self.whole_table.into_iter().collect(),
             tables: (self.tables.len() <= MAX_TABLES).then_some(self.tables),
         };
+        let bytes = self.done.concat().concat();
         let text = serde_json::to_string(&filters).map_err(|error| StoreError::Damaged(format!("an entity filter: {error}")))?;
         Ok(Some((bytes, KeyValue::new(METADATA_KEY.to_owned(), text))))
     }
@@ -142,7 +170,8 @@ impl EntityFilters {
     pub fn of(footer: &FileMetaData) -> Option<Self> {
         let entry = footer.key_value_metadata()?.iter().find(|entry| entry.key == METADATA_KEY)?;
         let filters: Self = serde_json::from_str(entry.value.as_deref()?).ok()?;
-        filters.bytes.iter().all(|bytes| *bytes >= BLOCK_BYTES && bytes % BLOCK_BYTES == 0).then_some(filters)
+        let sound = filters.stretch > 0 && filters.bytes.iter().all(|bytes| *bytes >= BLOCK_BYTES && bytes % BLOCK_BYTES == 0);
+        sound.then_some(filters)
     }
 
     /// Names of all tables that the file has changes of, unless they are too many.
@@ -150,37 +179,41 @@ impl EntityFilters {
         self.tables.as_ref()
     }
 
-    /// Row groups that may hold changes of one of these entities, in order.
+    /// Rows of a stretch.
+    pub fn stretch_rows(&self) -> usize {
+        self.stretch
+    }
+
+    /// Where changes of one of these entities may be, in row groups of at most so many rows; in order.
     ///
     /// # Errors
     /// If the file can't be read.
-    pub fn row_groups(&self, file: &File, entities: &[(&str, &str)]) -> std::io::Result<Vec<usize>> {
-        let (mut scratch, mut hashes) = (Vec::new(), Vec::new());
-        let mut whole_table = false;
-        let mut blocks = Vec::new();
-        for (table, key) in entities {
-            if WHOLE_TABLE.contains(key) {
-                whole_table = true;
-            } else {
-                let value = entity(table, key, &mut scratch).to_vec();
-                hashes.push(xxh64(&value, 0) >> 32);
-                blocks.push(value);
-            }
-        }
+    pub fn candidates(&self, file: &File, entities: &[(&str, &str)], row_group_rows: usize) -> std::io::Result<Vec<Candidate>> {
+        let mut scratch = Vec::new();
+        let whole_table = entities.iter().any(|(_, key)| WHOLE_TABLE.contains(key));
+        let named = entities.iter().filter(|(_, key)| !WHOLE_TABLE.contains(key));
+        let stretches = row_group_rows.div_ceil(self.stretch);
+        let probes: Vec<(u64, Vec<Vec<(usize, u8)>>)> = named
+            .map(|(table, key)| {
+                let hash = entity(table, key, &mut scratch);
+                (hash, (0..stretches).map(|stretch| bits(hash, stretch).collect()).collect())
+            })
+            .collect();
         let (mut found, mut start) = (Vec::new(), self.offset);
-        for (at, bytes) in self.bytes.iter().enumerate() {
-            let mut may = whole_table && self.whole_table.contains(&at);
-            for (hash, value) in hashes.iter().zip(&blocks) {
-                if may {
-                    break;
+        for (row_group, bytes) in self.bytes.iter().enumerate() {
+            if whole_table && self.whole_table.contains(&row_group) {
+                found.push(Candidate { row_group, stretches: None });
+            } else {
+                let mut may = BTreeSet::new();
+                for (hash, probes) in &probes {
+                    let mut block = Block::default();
+                    file.read_exact_at(&mut block, start + block_of(*hash, bytes / BLOCK_BYTES) * BLOCK_BYTES)?;
+                    let is_set = |bits: &Vec<(usize, u8)>| bits.iter().all(|(byte, mask)| block[*byte] & mask != 0);
+                    may.extend(probes.iter().enumerate().filter(|(_, bits)| is_set(bits)).map(|(stretch, _)| stretch));
                 }
-                let mut block = [0; BLOCK_BYTES as usize];
-                let number = (hash * (bytes / BLOCK_BYTES)) >> 32;
-                file.read_exact_at(&mut block, start + number * BLOCK_BYTES)?;
-                may = Sbbf::new(&block).check(&value[..]);
-            }
-            if may {
-                found.push(at);
+                if !may.is_empty() {
+                    found.push(Candidate { row_group, stretches: Some(may.into_iter().collect()) });
+                }
             }
             start += bytes;
         }
@@ -205,25 +238,32 @@ mod tests {
 
     #[test]
     fn an_entity_is_found_where_it_is_and_hardly_elsewhere() {
-        let mut builder = FilterBuilder::new(100).unwrap();
-        for start in (0..950).step_by(37) {
-            builder.add(&rows(start..(start + 37).min(950))).unwrap();
+        const GROUP: usize = 3 * STRETCH_ROWS;
+        const ROWS: usize = 2 * GROUP + 5000;
+        let mut builder = FilterBuilder::new(GROUP);
+        for start in (0..ROWS).step_by(997) {
+            builder.add(&rows(start..(start + 997).min(ROWS)));
         }
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[7; 11]).unwrap();
         let (bytes, entry) = builder.finish(11).unwrap().unwrap();
         file.write_all(&bytes).unwrap();
         let filters: EntityFilters = serde_json::from_str(entry.value.as_ref().unwrap()).unwrap();
-        assert_eq!(filters.bytes.len(), 10);
+        assert_eq!(filters.bytes.len(), 3);
         assert_eq!(filters.tables().unwrap().len(), 2);
-        let mut others = 0;
-        for n in (0..950).filter(|n| *n != 250) {
+        let (mut found, mut looked_at) = (0, 0);
+        for n in (0..ROWS).filter(|n| *n != 250).step_by(7) {
             let key = n.to_string();
             let (own, other) = if n % 2 == 0 { ("case.hoso", "case.letter") } else { ("case.letter", "case.hoso") };
-            assert!(filters.row_groups(&file, &[(own, &key)]).unwrap().contains(&(n / 100)), "{n}");
-            others += filters.row_groups(&file, &[(other, &key)]).unwrap().len();
+            let candidates = filters.candidates(&file, &[(own, &key)], GROUP).unwrap();
+            let own = candidates.iter().find(|candidate| candidate.row_group == n / GROUP).unwrap();
+            assert!(own.stretches.as_ref().unwrap().contains(&(n % GROUP / STRETCH_ROWS)), "{n}");
+            let others = filters.candidates(&file, &[(other, &key)], GROUP).unwrap();
+            found += others.iter().flat_map(|candidate| &candidate.stretches).map(Vec::len).sum::<usize>();
+            looked_at += 8;
         }
-        assert!(others < 950 * 10 / 20, "{others} false positives");
-        assert_eq!(filters.row_groups(&file, &[("case.hoso", "*")]).unwrap(), [2]);
+        assert!(found * 20 < looked_at, "{found} false positives of {looked_at}");
+        let all = filters.candidates(&file, &[("case.hoso", "*")], GROUP).unwrap();
+        assert_eq!(all, [Candidate { row_group: 0, stretches: None }]);
     }
 }

@@ -1,7 +1,7 @@
 //! Writing Parquet files: one stream, one month, in index order.
 
 use crate::db::{Extent, FileRow};
-use crate::entity_filter::{ENTITY, FilterBuilder};
+use crate::entity_filter::{ENTITY, FilterBuilder, STRETCH_ROWS};
 use crate::error::{Result, StoreError};
 use crate::objects::Objects;
 use crate::time::month_of;
@@ -22,7 +22,7 @@ use std::path::PathBuf;
 /// Rows of a row group at most.
 pub const ROW_GROUP_ROWS: usize = 64 * 1024;
 /// Rows of a data page at most: what a point look-up has to decode.
-const PAGE_ROWS: usize = 4096;
+const PAGE_ROWS: usize = STRETCH_ROWS;
 
 /// Level of Zstandard compression.
 const ZSTD_LEVEL: i32 = 3;
@@ -133,7 +133,7 @@ impl FileWriter {
             event_time: event_time_column(table),
             extent: None,
             nodes: Vec::new(),
-            filters: has_entities(table).then(|| FilterBuilder::new(ROW_GROUP_ROWS)).transpose()?,
+            filters: has_entities(table).then(|| FilterBuilder::new(ROW_GROUP_ROWS)),
             previous_hash,
         })
     }
@@ -162,7 +162,7 @@ impl FileWriter {
         let hashes = stored.iter().map(|hash| to_hash(hash.unwrap_or_default())).collect::<Result<Vec<_>>>()?;
         append_nodes(&mut self.nodes, muniment_ledger::compact_range(extent.first, &hashes));
         if let Some(filters) = &mut self.filters {
-            filters.add(batch)?;
+            filters.add(batch);
         }
         self.writer.write(batch).map_err(StoreError::parquet(&self.scratch.0.to_string_lossy()))
     }

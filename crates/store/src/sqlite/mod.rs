@@ -1,5 +1,6 @@
 //! The commit database on SQLite: one file in the data folder, in WAL mode, every commit synced to disk before it is acknowledged.
 
+mod backfill;
 mod create;
 mod followers;
 mod register_rows;
@@ -13,6 +14,7 @@ use crate::follow::{Advance, FollowerRow, OutboxRow, StreamCommit};
 use crate::register::{ChangedBy, Lookup, RegisterChange, RegisterRow};
 use arrow_array::RecordBatch;
 use async_trait::async_trait;
+use backfill::Backfill;
 use bytes::Bytes;
 use muniment_model::Table;
 use sqlx::pool::PoolConnection;
@@ -32,8 +34,8 @@ pub(crate) use sql;
 
 /// Size of a database page: hot batches are large blobs.
 const PAGE_BYTES: u32 = 16 * 1024;
-/// Pages of write-ahead log after which SQLite moves them into the database file: 64 MiB.
-const CHECKPOINT_PAGES: u32 = 4096;
+/// Pages of write-ahead log after which a commit moves them into the database file itself: 512 MiB, of which little is left by then.
+const CHECKPOINT_PAGES: u32 = 32 * 1024;
 
 /// The registers that say who may do what.
 const ACCESS: [&str; 3] = ["users", "api_keys", "user_roles"];
@@ -46,7 +48,8 @@ const REMOVE_BATCHES: i64 = 64;
 pub struct SqliteDb {
     writer: SqlitePool,
     readers: SqlitePool,
-    read_only: bool,
+    /// Absent in a database that is only read.
+    backfill: Option<Backfill>,
     path: PathBuf,
     access_changes: AtomicU64,
 }
@@ -63,16 +66,17 @@ impl SqliteDb {
             .synchronous(SqliteSynchronous::Full)
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
             .pragma("journal_size_limit", (128 * 1024 * 1024).to_string());
+        let backfill = Backfill::new(pool(1).connect_lazy_with(options.clone()));
         let writer = pool(1).connect_with(options).await.map_err(StoreError::database("opening"))?;
         create::create(&writer, origin, now).await?;
         let readers = pool(4).connect_lazy_with(options_read(path));
-        Ok(Self { writer, readers, read_only: false, path: path.to_owned(), access_changes: AtomicU64::new(0) })
+        Ok(Self { writer, readers, backfill: Some(backfill), path: path.to_owned(), access_changes: AtomicU64::new(0) })
     }
 
     /// Opens an existing database for reading only, also while another process writes to it.
     pub async fn open_read_only(path: &Path) -> Result<Self> {
         let readers = pool(4).connect_with(options_read(path)).await.map_err(StoreError::database("opening"))?;
-        Ok(Self { writer: readers.clone(), readers, read_only: true, path: path.to_owned(), access_changes: AtomicU64::new(0) })
+        Ok(Self { writer: readers.clone(), readers, backfill: None, path: path.to_owned(), access_changes: AtomicU64::new(0) })
     }
 
     /// Removes a flushed range's batches, a few at a time so that commits come in between, then the range.
@@ -89,7 +93,7 @@ impl SqliteDb {
     }
 
     async fn write(&self) -> Result<PoolConnection<Sqlite>> {
-        if self.read_only {
+        if self.backfill.is_none() {
             return Err(StoreError::ReadOnly);
         }
         self.writer.acquire().await.map_err(StoreError::database("connecting"))
@@ -264,7 +268,11 @@ impl CommitDb for SqliteDb {
     async fn commit(&self, commit: &Commit) -> Result<()> {
         let mut connection = self.write().await?;
         let outcome = write_commit(&mut connection, commit).await;
-        settle(connection, outcome).await
+        let outcome = settle(connection, outcome).await;
+        if let Some(backfill) = &self.backfill {
+            backfill.wrote(commit.batches.iter().map(|batch| (batch.body.len() + batch.hashes.len()) as u64).sum());
+        }
+        outcome
     }
 
     async fn replace(&self, replacement: &Replacement) -> Result<()> {

@@ -4,7 +4,7 @@
 use super::df_error;
 use super::reader::LocalFiles;
 use crate::db::FileRow;
-use crate::entity_filter::{ENTITY, EntityFilters};
+use crate::entity_filter::{Candidate, ENTITY, EntityFilters};
 use crate::objects::Objects;
 use arrow_array::{Array, BooleanArray, RecordBatch, StringViewArray};
 use arrow_schema::SchemaRef;
@@ -19,6 +19,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection};
 use parquet::file::metadata::ParquetMetaData;
 use std::fs::File;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Pairs of table and key that are looked up at most; a query that names more scans.
@@ -56,7 +57,7 @@ impl Entities {
         (pairs <= MAX_ENTITIES).then_some(Self { tables, keys })
     }
 
-    fn row_groups(&self, filters: &EntityFilters, file: &File) -> std::io::Result<Option<Vec<usize>>> {
+    fn places(&self, filters: &EntityFilters, file: &File, row_group_rows: usize) -> std::io::Result<Option<Vec<Candidate>>> {
         let tables: Vec<&str> = match (&self.tables, filters.tables()) {
             (Some(named), Some(known)) => named.iter().map(String::as_str).filter(|name| known.contains(*name)).collect(),
             (Some(named), None) => named.iter().map(String::as_str).collect(),
@@ -64,7 +65,7 @@ impl Entities {
             (None, None) => return Ok(None),
         };
         let pairs: Vec<_> = tables.iter().flat_map(|table| self.keys.iter().map(|key| (*table, key.as_str()))).collect();
-        filters.row_groups(file, &pairs).map(Some)
+        filters.candidates(file, &pairs, row_group_rows).map(Some)
     }
 
     fn matches(&self, batch: &RecordBatch) -> Result<BooleanArray> {
@@ -90,7 +91,8 @@ fn one_of(batch: &RecordBatch, column: &str, values: &[String]) -> Result<Boolea
 struct Candidates {
     file: Arc<FileRow>,
     metadata: Arc<ParquetMetaData>,
-    row_groups: Vec<usize>,
+    stretch_rows: usize,
+    places: Vec<Candidate>,
 }
 
 /// Finds the rows and returns the files to scan, in `partitions` groups of about the same work. `None` if a file has no filters.
@@ -105,11 +107,12 @@ pub(super) async fn select(
         let metadata = reader.metadata(PartitionedFile::new(file.path.clone(), file.bytes)).await?;
         let Some(filters) = EntityFilters::of(metadata.file_metadata()) else { return Ok(None) };
         let opened = File::open(objects.local_path(&file.path))?;
-        let Some(row_groups) = entities.row_groups(&filters, &opened)? else { return Ok(None) };
-        if row_groups.iter().any(|row_group| *row_group >= metadata.num_row_groups()) {
+        let largest = metadata.row_groups().iter().map(|group| group.num_rows() as usize).max().unwrap_or(0);
+        let Some(places) = entities.places(&filters, &opened, largest)? else { return Ok(None) };
+        if places.iter().any(|place| place.row_group >= metadata.num_row_groups()) {
             return Ok(None);
         }
-        candidates.push(Candidates { file: file.clone(), metadata, row_groups });
+        candidates.push(Candidates { file: file.clone(), metadata, stretch_rows: filters.stretch_rows(), places });
     }
     let groups = balanced(candidates, partitions);
     let tasks: Vec<_> = groups
@@ -131,20 +134,25 @@ pub(super) async fn select(
 
 /// Deals the row groups out to groups of about the same number, in order.
 fn balanced(candidates: Vec<Candidates>, groups: usize) -> Vec<Vec<Candidates>> {
-    let all: usize = candidates.iter().map(|part| part.row_groups.len()).sum();
+    let all: usize = candidates.iter().map(|part| part.places.len()).sum();
     let share = all.div_ceil(groups.max(1)).max(1);
     let (mut dealt, mut room) = (vec![Vec::new()], share);
     for part in candidates {
-        let mut row_groups = &part.row_groups[..];
-        while !row_groups.is_empty() {
+        let mut places = &part.places[..];
+        while !places.is_empty() {
             if room == 0 {
                 dealt.push(Vec::new());
                 room = share;
             }
-            let (now, later) = row_groups.split_at(row_groups.len().min(room));
+            let (now, later) = places.split_at(places.len().min(room));
             room -= now.len();
-            row_groups = later;
-            let taken = Candidates { file: part.file.clone(), metadata: part.metadata.clone(), row_groups: now.to_vec() };
+            places = later;
+            let taken = Candidates {
+                file: part.file.clone(),
+                metadata: part.metadata.clone(),
+                stretch_rows: part.stretch_rows,
+                places: now.to_vec(),
+            };
             if let Some(group) = dealt.last_mut() {
                 group.push(taken);
             }
@@ -161,8 +169,8 @@ impl Candidates {
         let mut plan = ParquetAccessPlan::new_none(self.metadata.num_row_groups());
         let file = File::open(objects.local_path(&self.file.path))?;
         let mut any = false;
-        for row_group in &self.row_groups {
-            if let Some(hit) = rows(&file, &metadata, *row_group, entities)? {
+        for place in &self.places {
+            if let Some(hit) = rows(&file, &metadata, (place, self.stretch_rows), entities)? {
                 plan.set(hit.row_group, RowGroupAccess::Selection(hit.rows));
                 any = true;
             }
@@ -172,25 +180,33 @@ impl Candidates {
     }
 }
 
-/// The rows of a row group that are about one of the entities.
-fn rows(file: &File, metadata: &ArrowReaderMetadata, row_group: usize, entities: &Entities) -> Result<Option<Hit>> {
+/// The rows of a row group's stretches that are about one of the entities.
+fn rows(
+    file: &File,
+    metadata: &ArrowReaderMetadata,
+    (place, stretch_rows): (&Candidate, usize),
+    entities: &Entities,
+) -> Result<Option<Hit>> {
+    let row_group = place.row_group;
     let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file.try_clone()?, metadata.clone());
     let mask = ProjectionMask::columns(builder.parquet_schema(), ENTITY);
     let all = metadata.metadata().row_group(row_group).num_rows() as usize;
-    let reader = builder.with_projection(mask).with_row_groups(vec![row_group]).with_batch_size(BATCH_ROWS).build()?;
-    let (mut ranges, mut start) = (Vec::new(), 0);
-    for batch in reader {
+    let looked_at: Vec<Range<usize>> = match &place.stretches {
+        Some(stretches) => stretches.iter().map(|n| (n * stretch_rows).min(all)..((n + 1) * stretch_rows).min(all)).collect(),
+        None => vec![0..all],
+    };
+    let selection = RowSelection::from_consecutive_ranges(looked_at.iter().cloned(), all);
+    let builder = builder.with_projection(mask).with_row_groups(vec![row_group]).with_row_selection(selection);
+    let mut numbers = looked_at.into_iter().flatten();
+    let mut found = Vec::new();
+    for batch in builder.with_batch_size(BATCH_ROWS).build()? {
         let batch = batch?;
         let matching = entities.matches(&batch)?;
-        ranges.extend(matching.values().set_slices().filter(|_| matching.null_count() == 0).map(|(from, to)| start + from..start + to));
-        if matching.null_count() > 0 {
-            let hits = (0..matching.len()).filter(|row| matching.is_valid(*row) && matching.value(*row));
-            ranges.extend(hits.map(|row| start + row..start + row + 1));
-        }
-        start += batch.num_rows();
+        let hits = numbers.by_ref().take(batch.num_rows()).enumerate();
+        found.extend(hits.filter(|(at, _)| matching.is_valid(*at) && matching.value(*at)).map(|(_, row)| row..row + 1));
     }
-    if ranges.is_empty() {
+    if found.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Hit { row_group, rows: RowSelection::from_consecutive_ranges(ranges.into_iter(), all) }))
+    Ok(Some(Hit { row_group, rows: RowSelection::from_consecutive_ranges(found.into_iter(), all) }))
 }

@@ -1,17 +1,24 @@
 //! Hot batches: the columns of committed records as they lie in the commit database until they move to Parquet.
 //!
-//! A body is `version ‖ XXH3-64 of the rest (u64 LE) ‖ length of names (u32 LE) ‖ names ‖ length of metadata (u32 LE) ‖ metadata ‖ data`: an
+//! A body is `version ‖ XXH3-64 of the rest (u64 LE) ‖ names ‖ texts ‖ metadata ‖ data`, with the length (u32 LE) before names, texts and metadata: an
 //! Arrow IPC record batch message whose schema is implied by the column names (comma separated) and the model. Columns that are null throughout are
-//! left out. The ledger columns `stream_index`, `recorded_at` and `blockchain_hash` come from the batch's row. The checksum keeps damaged bytes from
+//! left out. A text column with few different texts has `#` before its name and numbers (Int8) instead of texts; the texts section has the length (u32 LE) of
+//! its texts, and then of each the length (u16 LE) and the bytes, for one such column after the other. The ledger columns `stream_index`, `recorded_at` and `blockchain_hash` come from the batch's row. The checksum keeps damaged bytes from
 //! the IPC decoder, which panics where the lengths that they give don't fit.
 
+mod dictionary;
+
 use crate::error::{Result, StoreError};
-use arrow_array::{Array, ArrayRef, FixedSizeBinaryArray, Int64Array, RecordBatch, TimestampMicrosecondArray, new_null_array};
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int8Type;
+use arrow_array::{
+    Array, ArrayRef, FixedSizeBinaryArray, Int64Array, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray, new_null_array,
+};
 use arrow_buffer::Buffer;
 use arrow_ipc::CompressionType;
 use arrow_ipc::reader::read_record_batch;
 use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
-use arrow_schema::{Schema, SchemaRef};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use muniment_ledger::Hash;
 use muniment_model::Table;
@@ -20,7 +27,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Before the name of a column whose texts are numbered.
+const NUMBERED: char = '#';
 const CHECKSUM_BYTES: usize = 8;
 /// Bodies smaller than this are not worth compressing.
 const COMPRESS_FROM_BYTES: usize = 8 * 1024;
@@ -35,8 +44,7 @@ thread_local! {
 pub fn encode(batch: &RecordBatch) -> Result<Bytes> {
     let fail = || StoreError::arrow("encoding a batch");
     let present: Vec<usize> = (0..batch.num_columns()).filter(|&at| batch.column(at).null_count() < batch.num_rows()).collect();
-    let batch = batch.project(&present).map_err(fail())?;
-    let names = batch.schema().fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(",");
+    let Numbered { batch, names, texts } = number_texts(&batch.project(&present).map_err(fail())?)?;
     let mut options = IpcWriteOptions::try_new(8, false, arrow_ipc::MetadataVersion::V5).map_err(fail())?;
     if batch.get_array_memory_size() >= COMPRESS_FROM_BYTES {
         options = options
@@ -47,10 +55,11 @@ pub fn encode(batch: &RecordBatch) -> Result<Bytes> {
     let mut dictionaries = DictionaryTracker::new(true);
     let generator = IpcDataGenerator::default();
     let (_, encoded) = CONTEXT.with_borrow_mut(|context| generator.encode(&batch, &mut dictionaries, &options, context)).map_err(fail())?;
-    let mut body = Vec::with_capacity(1 + CHECKSUM_BYTES + 8 + names.len() + encoded.ipc_message.len() + encoded.arrow_data.len());
+    let mut body =
+        Vec::with_capacity(1 + CHECKSUM_BYTES + 12 + names.len() + texts.len() + encoded.ipc_message.len() + encoded.arrow_data.len());
     body.push(VERSION);
     body.extend_from_slice(&[0; CHECKSUM_BYTES]);
-    for part in [names.as_bytes(), &encoded.ipc_message] {
+    for part in [names.as_bytes(), &texts, &encoded.ipc_message] {
         body.extend_from_slice(&(part.len() as u32).to_le_bytes());
         body.extend_from_slice(part);
     }
@@ -58,6 +67,37 @@ pub fn encode(batch: &RecordBatch) -> Result<Bytes> {
     let checksum = xxh3_64(&body[1 + CHECKSUM_BYTES..]);
     body[1..=CHECKSUM_BYTES].copy_from_slice(&checksum.to_le_bytes());
     Ok(Bytes::from(body))
+}
+
+/// A batch whose repetitive texts are numbers.
+struct Numbered {
+    batch: RecordBatch,
+    names: String,
+    texts: Vec<u8>,
+}
+
+fn number_texts(batch: &RecordBatch) -> Result<Numbered> {
+    let schema = batch.schema();
+    let (mut fields, mut columns, mut names, mut texts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (field, column) in schema.fields().iter().zip(batch.columns()) {
+        match column.as_string_opt().and_then(dictionary::number) {
+            Some(numbered) => {
+                names.push(format!("{NUMBERED}{}", field.name()));
+                fields.push(Arc::new(Field::new(field.name(), DataType::Int8, field.is_nullable())));
+                texts.extend_from_slice(&(numbered.texts.len() as u32).to_le_bytes());
+                texts.extend_from_slice(&numbered.texts);
+                columns.push(Arc::new(numbered.numbers) as ArrayRef);
+            }
+            None => {
+                names.push(field.name().clone());
+                fields.push(field.clone());
+                columns.push(column.clone());
+            }
+        }
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options);
+    Ok(Numbered { batch: batch.map_err(StoreError::arrow("encoding a batch"))?, names: names.join(","), texts })
 }
 
 /// What a batch's row says of its records.
@@ -80,10 +120,15 @@ pub fn decode(table: &Table, body: &Bytes, row: Ledgered<'_>) -> Result<RecordBa
         return Err(damaged("its checksum is wrong"));
     }
     let (names, rest) = section(rest).ok_or_else(|| damaged("it is cut off"))?;
+    let (mut texts, rest) = section(rest).ok_or_else(|| damaged("it is cut off"))?;
     let (metadata, data) = section(rest).ok_or_else(|| damaged("it is cut off"))?;
     let names = std::str::from_utf8(names).map_err(|_| damaged("column names are not text"))?;
     let stored = table.stored_schema();
-    let fields = names.split(',').map(|name| stored.field_with_name(name).cloned()).collect::<Result<Vec<_>, _>>();
+    let field = |name: &str| match name.strip_prefix(NUMBERED) {
+        Some(name) => stored.field_with_name(name).map(|field| Field::new(name, DataType::Int8, field.is_nullable())),
+        None => stored.field_with_name(name).cloned(),
+    };
+    let fields = names.split(',').map(field).collect::<Result<Vec<_>, _>>();
     let schema = Arc::new(Schema::new(fields.map_err(StoreError::arrow("decoding a batch"))?));
     let message = arrow_ipc::root_as_message(metadata).map_err(|error| damaged(&error.to_string()))?;
     let header = message.header_as_record_batch().ok_or_else(|| damaged("not a record batch"))?;
@@ -94,6 +139,20 @@ pub fn decode(table: &Table, body: &Bytes, row: Ledgered<'_>) -> Result<RecordBa
     if row.hashes.len() != 32 * batch.num_rows() {
         return Err(damaged("the hashes do not match the records"));
     }
+    let mut columns = batch.columns().to_vec();
+    for (column, _) in columns.iter_mut().zip(names.split(',')).filter(|(_, name)| name.starts_with(NUMBERED)) {
+        let (known, rest) = section(texts).ok_or_else(|| damaged("it is cut off"))?;
+        *column = dictionary::texts(column.as_primitive::<Int8Type>(), known).map_err(damaged)?;
+        texts = rest;
+    }
+    let numbered = batch.schema();
+    let fields = numbered
+        .fields()
+        .iter()
+        .zip(&columns)
+        .map(|(field, column)| Arc::new(Field::new(field.name(), column.data_type().clone(), field.is_nullable())));
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let batch = RecordBatch::try_new(schema, columns).map_err(StoreError::arrow("decoding a batch"))?;
     complete(&stored, &batch, row)
 }
 
