@@ -11,7 +11,7 @@ const NOW: i64 = 1_767_225_600_000_000;
 
 fn parsed(table: &'static Table, format: Format, body: &[u8]) -> Option<Parsed> {
     let mut uuid = || [0x5a; 16];
-    parse(table, body, &mut ParseOptions { now: NOW, format, limits: Limits::default(), uuid: &mut uuid, retention_years: None }).ok()
+    parse(table, body, &mut ParseOptions { now: NOW, format, limits: Limits::default(), uuid: &mut uuid, retention_years: None, users: None }).ok()
 }
 
 fn is_json(text: &[u8]) -> bool {

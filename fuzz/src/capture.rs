@@ -21,7 +21,7 @@ fn records(log: &str, lines: &[u8]) -> usize {
     let mut uuid = || [0; 16];
     let table = muniment_model::table(log).expect("a log");
     let mut options =
-        ParseOptions { now: 0, format: muniment_model::Format::Ndjson, limits: Limits::default(), uuid: &mut uuid, retention_years: None };
+        ParseOptions { now: 0, format: muniment_model::Format::Ndjson, limits: Limits::default(), uuid: &mut uuid, retention_years: None, users: None };
     let parsed = muniment_model::parse(table, lines, &mut options);
     parsed.unwrap_or_else(|rejection| panic!("{rejection:?}: {}", String::from_utf8_lossy(lines))).records
 }

@@ -11,7 +11,9 @@ use crate::limits::{ProtectionConfig, RateLimits};
 use crate::maintain;
 use crate::measures::MonitoringConfig;
 use crate::metrics::Metrics;
+use crate::people::Sight;
 use crate::publish;
+use crate::sessions::SessionConfig;
 use muniment_ledger::PartitionKey;
 use muniment_ledger::bundle;
 use muniment_ledger::meta::MetaLeaf;
@@ -57,6 +59,10 @@ pub struct EngineConfig {
     pub protection: ProtectionConfig,
     /// Whether and how often Muniment measures itself.
     pub monitoring: MonitoringConfig,
+    /// Whether users that records speak of are entered in the directory when they are first seen.
+    pub first_sight: bool,
+    /// How long sessions last, and how many a user may have.
+    pub sessions: SessionConfig,
 }
 
 impl EngineConfig {
@@ -78,6 +84,8 @@ impl EngineConfig {
             capture: CaptureConfig::default(),
             protection: ProtectionConfig::default(),
             monitoring: MonitoringConfig::default(),
+            first_sight: false,
+            sessions: SessionConfig::default(),
         }
     }
 }
@@ -89,6 +97,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) limits: Limits,
     pub(crate) thresholds: crate::thresholds::Current,
+    pub(crate) sight: Sight,
     next_ids: HashMap<&'static str, AtomicI64>,
     partition_keys: Mutex<HashMap<(String, Arc<str>), PartitionKey>>,
 }
@@ -161,6 +170,7 @@ impl Engine {
             metrics: Metrics::default(),
             limits: config.limits,
             thresholds: crate::thresholds::Current::default(),
+            sight: Sight::new(config.first_sight),
             next_ids: next_ids(&loaded),
             partition_keys: Mutex::default(),
         });
@@ -243,17 +253,22 @@ impl Engine {
     /// None in practice: if a log that is followed does not exist.
     pub fn start_following(self: &Arc<Self>) -> Result<()> {
         let mut tasks = vec![crate::follow::start_outbox(self)];
-        for following in [crate::limits::following()?, crate::thresholds::following()?] {
+        for following in [crate::limits::following()?, crate::thresholds::following()?, crate::sessions::following()?] {
             tasks.push(crate::follow::start(self, following));
         }
         if self.config.protection.record_requests {
             self.requests.start(self);
         }
+        tasks.push(crate::maintain::expire_sessions(self));
         if self.config.monitoring.record {
             tasks.push(crate::measures::start(self));
         }
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(tasks);
         Ok(())
+    }
+
+    pub(crate) fn sight(&self) -> &Sight {
+        &self.shared.sight
     }
 
     pub(crate) fn captures(&self) -> &Captures {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use muniment_model::{Format, ParseOptions, Parsed, Table};
 use muniment_store::month_of;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -16,6 +17,9 @@ use std::time::Instant;
 const INLINE_BYTES: usize = 16 * 1024;
 /// Memory that a request needs for each byte of its body: the body, its columns, its payloads.
 const MEMORY_FACTOR: usize = 3;
+
+/// External ids of a request that are looked up.
+const MOST_MISSED: usize = 1000;
 
 /// Limits of what is taken in.
 #[derive(Clone, Copy, Debug)]
@@ -230,11 +234,19 @@ impl Shared {
         Ok(Some(Receipt { replayed: true, ..receipt }))
     }
 
-    fn parse(&self, table: &'static Table, body: &[u8], format: Format, now: i64) -> Result<Parsed> {
+    /// Parses a body. External ids of users that have not come up before are written down; the body is then parsed again.
+    fn parse(&self, table: &'static Table, body: &[u8], format: Format, now: i64, missed: &mut BTreeSet<String>) -> Result<Parsed> {
         let mut limits = muniment_model::Limits::default();
         limits.max_records = self.limits.records.min(limits.max_records);
         let mut uuid = || uuid::Uuid::new_v4().into_bytes();
-        let mut options = ParseOptions { now, format, limits, uuid: &mut uuid, retention_years: None };
+        let mut users = |external_id: &str| {
+            let number = self.sight.number(external_id);
+            if number.is_none() && missed.len() < MOST_MISSED {
+                missed.insert(external_id.to_owned());
+            }
+            number
+        };
+        let mut options = ParseOptions { now, format, limits, uuid: &mut uuid, retention_years: None, users: Some(&mut users) };
         let mut parsed = muniment_model::parse(table, body, &mut options).map_err(EngineError::Invalid)?;
         if table.name == crate::thresholds::LOG {
             let thresholds = self.thresholds.get();
@@ -248,7 +260,13 @@ impl Shared {
     /// Parses a body and hashes its records. Their ids begin at `first_id`, or at the next free one.
     pub(crate) async fn prepare(&self, table: &'static Table, body: &[u8], format: Format, first_id: Option<i64>) -> Result<Prepared> {
         let now = crate::now();
-        let parsed = self.parse(table, body, format, now)?;
+        let mut missed = BTreeSet::new();
+        let mut parsed = self.parse(table, body, format, now, &mut missed);
+        if !missed.is_empty() && self.see_external_ids(table, &missed).await? {
+            parsed = self.parse(table, body, format, now, &mut BTreeSet::new());
+        }
+        let parsed = parsed?;
+        self.see_users(table, parsed.batches.iter().map(|class| &class.data)).await?;
         let first_id = first_id.unwrap_or_else(|| self.allocate_ids(table, parsed.records));
         let month: Arc<str> = Arc::from(month_of(now));
         let mut parts = Vec::with_capacity(parsed.batches.len());

@@ -1,11 +1,13 @@
 //! What the system does with records: takes them in, commits them in groups, moves them to Parquet, answers questions, proves and verifies.
 
 pub mod capture;
+pub mod cases;
 mod commit;
 mod envelopes;
 mod error;
 pub mod evidence;
 mod follow;
+mod fields;
 mod heads;
 pub mod history;
 pub mod identity;
@@ -17,9 +19,11 @@ pub mod measures;
 pub mod metrics;
 mod prepare;
 mod publish;
+pub mod people;
 pub mod query;
 pub mod reconcile;
 mod requests;
+pub mod sessions;
 mod source;
 pub mod thresholds;
 

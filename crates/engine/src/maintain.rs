@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
+/// How often sessions are looked for whose time is over.
+const EXPIRE_EVERY: Duration = Duration::from_secs(15);
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// How soon a limit or block that somebody has changed in the database holds, and a refusal is written down.
 const LIMITS_EVERY: Duration = Duration::from_secs(2);
@@ -81,6 +83,22 @@ async fn refresh(engine: &Engine) {
     if let Err(error) = engine.refresh_thresholds().await {
         tracing::warn!(error = &error as &dyn std::error::Error, "thresholds could not be read; those from before hold");
     }
+}
+
+/// Ends sessions whose time is over, for as long as the engine runs.
+pub(crate) fn expire_sessions(engine: &Arc<Engine>) -> JoinHandle<()> {
+    every(engine, EXPIRE_EVERY, |engine| async move {
+        loop {
+            match engine.expire_sessions().await {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "sessions could not be ended; it will be tried again");
+                    return;
+                }
+            }
+        }
+    })
 }
 
 async fn heartbeat(engine: &Engine) {

@@ -43,6 +43,7 @@ fn sent(column: &Column) -> Value {
         Type::Json { .. } => json!({}),
         Type::Inet | Type::Hash => json!({ "type": "string" }),
         Type::Uuid => json!({ "type": "string", "format": "uuid" }),
+        Type::Int { .. } if column.is_user() => json!({ "type": ["integer", "string"], "maxLength": 255 }),
         Type::Int { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
         Type::Bool => json!({ "type": "boolean" }),
         Type::Timestamp => json!({ "type": ["string", "integer"], "format": "date-time" }),
@@ -84,6 +85,7 @@ fn read(column: &Column) -> Value {
     let mut schema = match column.ty {
         Type::Json { .. } | Type::Decimal { .. } => json!({ "type": ["string", "null"] }),
         Type::Timestamp => json!({ "type": ["string", "null"], "format": "date-time" }),
+        Type::Int { .. } => json!({ "type": "integer" }),
         Type::Hash => json!({ "type": ["string", "null"], "pattern": "^[0-9a-f]{64}$" }),
         _ => sent(column),
     };

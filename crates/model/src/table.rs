@@ -247,6 +247,11 @@ impl Column {
         self
     }
 
+    /// Whether it holds the number of a user, for which a sender may give an id of another system.
+    pub fn is_user(&self) -> bool {
+        matches!(self.name, "user_id" | "changed_by" | "investigated_by")
+    }
+
     /// Whether a sender has to give it.
     pub const fn is_required(&self) -> bool {
         !self.nullable && matches!(self.default, DefaultValue::None)

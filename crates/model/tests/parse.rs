@@ -12,7 +12,7 @@ const NOW: i64 = 1_767_225_600_000_000;
 
 fn with(log: &str, body: &[u8], format: Format, limits: Limits) -> Result<Parsed, Rejection> {
     let mut uuid = || [0xab; 16];
-    let mut options = ParseOptions { now: NOW, format, limits, uuid: &mut uuid, retention_years: None };
+    let mut options = ParseOptions { now: NOW, format, limits, uuid: &mut uuid, retention_years: None, users: None };
     parse(table(log).unwrap(), body, &mut options)
 }
 
@@ -384,7 +384,7 @@ fn records_of_several_classes_are_separated() {
     assert_eq!(given.batches[0].retention_years, 30);
     let mut uuid = || [0; 16];
     let mut options =
-        ParseOptions { now: NOW, format: Format::Auto, limits: Limits::default(), uuid: &mut uuid, retention_years: Some(12) };
+        ParseOptions { now: NOW, format: Format::Auto, limits: Limits::default(), uuid: &mut uuid, retention_years: Some(12), users: None };
     let parsed = parse(table("sys_audit_log").unwrap(), lines.join("\n").as_bytes(), &mut options).unwrap();
     assert_eq!(parsed.batches[0].retention_years, 12);
 }

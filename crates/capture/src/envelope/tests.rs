@@ -33,7 +33,7 @@ fn accepted(decoded: &Decoded) {
     let mut uuid = || [0; 16];
     let (now, limits) = (0, muniment_model::Limits::default());
     let mut options =
-        muniment_model::ParseOptions { now, format: muniment_model::Format::Ndjson, limits, uuid: &mut uuid, retention_years: None };
+        muniment_model::ParseOptions { now, format: muniment_model::Format::Ndjson, limits, uuid: &mut uuid, retention_years: None, users: None };
     assert_eq!(muniment_model::parse(table, &decoded.lines, &mut options).unwrap().records, decoded.events.len());
 }
 

@@ -20,6 +20,7 @@ mod schema;
 pub use bundle::verify_bundle;
 pub use export::{ExportOptions, export};
 pub use live::verify_store;
+pub(crate) use prove::leaf_hash;
 pub use prove::{ProvenRecord, check, prove};
 pub use report::Report;
 

@@ -33,6 +33,22 @@ pub async fn prove(store: &Arc<Store>, log: &str, id: i64) -> Result<Proof> {
     Err(EngineError::NotFound(format!("record {id} of {log}")))
 }
 
+/// `blockchain_hash` of the record of a log with this id.
+///
+/// # Errors
+///
+/// [`EngineError::UnknownLog`]; [`EngineError::NotFound`] if there is no such record.
+pub(crate) async fn leaf_hash(store: &Arc<Store>, log: &str, id: i64) -> Result<muniment_ledger::Hash> {
+    let table = muniment_model::table(log).filter(|table| table.is_log()).ok_or_else(|| EngineError::UnknownLog(log.to_owned()))?;
+    for stream in store.snapshot_of(log).values() {
+        if let Some(record) = find(store, table, stream, id).await? {
+            let hashes = column(&record, "blockchain_hash")?.as_fixed_size_binary_opt().ok_or_else(|| damaged("a hash is not bytes"))?;
+            return Ok(to_hash(hashes.value(0))?);
+        }
+    }
+    Err(EngineError::NotFound(format!("record {id} of {log}")))
+}
+
 /// The record with this id in a stream, as one row.
 async fn find(store: &Arc<Store>, table: &'static Table, stream: &StreamSnapshot, id: i64) -> Result<Option<RecordBatch>> {
     for batch in stream.hot.iter().filter(|batch| (batch.extent.first_id..=batch.extent.last_id).contains(&id)) {

@@ -60,6 +60,8 @@ pub struct ParseOptions<'a> {
     pub uuid: &'a mut dyn FnMut() -> [u8; 16],
     /// Years of retention for records that don't say; `None` for the log's own.
     pub retention_years: Option<u16>,
+    /// Finds the number of a user by the text that stands in its place, an id of another system; `None` if users are given by number only.
+    pub users: Option<&'a mut dyn FnMut(&str) -> Option<i64>>,
 }
 
 /// Records of a request, as columns.

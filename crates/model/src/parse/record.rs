@@ -116,7 +116,7 @@ impl Rows {
             scan.at += 1;
         } else {
             loop {
-                match self.field(scan, line, &mut previous, &mut named, errors) {
+                match self.field(scan, line, (&mut previous, &mut named), errors, options) {
                     Ok(bit) => given |= bit,
                     Err(()) => return false,
                 }
@@ -146,7 +146,14 @@ impl Rows {
 
     /// Reads one name and its value. Returns the field's bit, or none if it was null, unknown or refused; `Err` if the text is broken.
     #[inline(always)]
-    fn field(&mut self, scan: &mut Scanner<'_>, line: u64, previous: &mut usize, named: &mut u64, errors: &mut Errors) -> Result<u64, ()> {
+    fn field(
+        &mut self,
+        scan: &mut Scanner<'_>,
+        line: u64,
+        (previous, named): (&mut usize, &mut u64),
+        errors: &mut Errors,
+        options: &mut ParseOptions<'_>,
+    ) -> Result<u64, ()> {
         if scan.token() != b'"' {
             errors.add(line, None, Fault::NoKey.to_string());
             return Err(());
@@ -173,7 +180,7 @@ impl Rows {
         }
         *named |= bit;
         let start = scan.at;
-        match self.value(index, scan) {
+        match self.value(index, scan, options) {
             Ok(true) => Ok(bit),
             Ok(false) => Ok(0),
             // The bit is set although the value is refused, so that the field isn't reported as missing as well.
@@ -256,7 +263,7 @@ impl Rows {
 
     /// Reads a value into its column. `false` if it is null.
     #[inline(always)]
-    fn value(&mut self, index: usize, scan: &mut Scanner<'_>) -> Result<bool, Problem> {
+    fn value(&mut self, index: usize, scan: &mut Scanner<'_>, options: &mut ParseOptions<'_>) -> Result<bool, Problem> {
         let Rows { fields, rows, scratch, scratch2, levels, .. } = self;
         let (row, field) = (*rows, &mut fields[index]);
         let first = scan.token();
@@ -286,6 +293,9 @@ impl Rows {
                 let text = string(scan, first, "must be a UUID in a string")?.value(scratch);
                 let uuid = Uuid::try_parse_ascii(text).map_err(|_| refuse("must be a UUID"))?;
                 texts.push(row, uuid.hyphenated().encode_lower(&mut [0; 36]).as_bytes());
+            }
+            Builder::Int { values, .. } if first == b'"' && field.column.is_user() && options.users.is_some() => {
+                values.push(row, user(string(scan, first, "")?.value(scratch), options)?);
             }
             Builder::Int { min, max, values } => values.push(row, int(scan, first, *min, *max)?),
             Builder::Time(values) => values.push(row, time(scan, first, scratch)?),
@@ -417,6 +427,13 @@ fn check_json(document: &[u8], max_bytes: usize, column: &Column) -> Result<(), 
         return Err(refuse("must be a JSON array"));
     }
     Ok(())
+}
+
+/// The number of the user for whom a text stands.
+#[cold]
+fn user(text: &[u8], options: &mut ParseOptions<'_>) -> Result<i64, Problem> {
+    let number = options.users.as_mut().zip(std::str::from_utf8(text).ok()).and_then(|(users, text)| users(text));
+    number.ok_or_else(|| refuse("must be the number of a user, or the external id of one in the directory"))
 }
 
 #[inline(always)]

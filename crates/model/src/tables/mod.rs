@@ -3,6 +3,8 @@
 #[rustfmt::skip] // one column, one line
 mod access;
 #[rustfmt::skip] // one column, one line
+mod casework;
+#[rustfmt::skip] // one column, one line
 mod limits;
 #[rustfmt::skip] // one column, one line
 mod logs;
@@ -18,7 +20,7 @@ static LOGS: [&Table; 5] =
     [&logs::SYS_AUDIT_LOG, &logs::AUTH_AUDIT_LOG, &logs::SECURITY_AUDIT_LOG, &logs::API_ACCESS_LOG, &logs::SYSTEM_PERFORMANCE_LOG];
 
 /// The registers come in an order in which each refers only to those before it.
-static TABLES: [&Table; 18] = [
+static TABLES: &[&Table] = &[
     &logs::SYS_AUDIT_LOG,
     &logs::AUTH_AUDIT_LOG,
     &logs::SECURITY_AUDIT_LOG,
@@ -37,11 +39,14 @@ static TABLES: [&Table; 18] = [
     &access::USER_ROLES,
     &limits::RATE_LIMITS,
     &limits::METRIC_THRESHOLDS,
+    &casework::USER_EXTERNAL_IDS,
+    &casework::INVESTIGATION_NOTES,
+    &casework::INVESTIGATION_EVIDENCE,
 ];
 
 /// Every table: the logs, then the registers, each after the tables it refers to.
 pub fn tables() -> &'static [&'static Table] {
-    &TABLES
+    TABLES
 }
 
 /// The five logs.

@@ -12,11 +12,11 @@ pub(super) const fn id(seed: &'static str) -> Column {
     Column::int("id", 1, i64::MAX, seed, "Number of the row.").or(Identity).unique()
 }
 
-const fn user(name: &'static str, seed: &'static str, doc: &'static str) -> Column {
+pub(super) const fn user(name: &'static str, seed: &'static str, doc: &'static str) -> Column {
     Column::int(name, 1, i64::MAX, seed, doc)
 }
 
-const fn to_user(column: &'static str, seed: &'static str) -> ForeignKey {
+pub(super) const fn to_user(column: &'static str, seed: &'static str) -> ForeignKey {
     ForeignKey { column, table: "users", target: "id", seed }
 }
 
@@ -293,9 +293,11 @@ pub(super) static INVESTIGATIONS: Table = Table {
             .names(&[(0, "None"), (1, "Pending"), (2, "InProgress"), (3, "Resolved")]),
         user("opened_by", "", "Who opened it."),
         user("assigned_to", "", "Who works on it."),
+        user("resolved_by", "", "Who resolved it."),
         Column::text("notes", 4000, "", "What was found so far."),
         Column::text("outcome", 1000, "", "What came of it."),
         Column::time("opened_at", "", "Time it was opened.").or(Now),
+        Column::time("started_at", "", "Time work on it began."),
         Column::time("updated_at", "", "Time of the last change.").or(Now),
         Column::time("resolved_at", "", "Time it was resolved."),
     ],

@@ -1,0 +1,219 @@
+//! Users as records speak of them: a number that the directory doesn't have yet becomes a row marked as of first sight, before the record is stored; an external id,
+//! text or UUID, in place of a number becomes the number.
+
+use super::{EXTERNAL_IDS, FIRST_SIGHT, USERS, external};
+use crate::engine::Shared;
+use crate::error::Result;
+use crate::fields::register;
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
+use arrow_array::{Array, RecordBatch};
+use muniment_model::Table;
+use muniment_store::StoreError;
+use muniment_store::register::{ChangedBy, Lookup, RegisterChange};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{PoisonError, RwLock};
+
+/// Numbers below this are kept as bits.
+const DENSE: i64 = 1 << 20;
+/// Most other numbers that are kept.
+const MOST_SPARSE: usize = 1 << 20;
+/// Most external ids that are kept.
+const MOST_EXTERNAL: usize = 1 << 16;
+/// Users that one request makes at most; the others are made when they are seen again.
+const MOST_NEW: usize = 1000;
+/// Numbers from here on are not made: the directory's own go on above the largest.
+const LARGEST: i64 = 1 << 62;
+
+/// Numbers and external ids of the directory, as far as they have come up.
+#[derive(Debug, Default)]
+pub(crate) struct Sight {
+    makes_users: bool,
+    known: RwLock<Known>,
+    external: RwLock<HashMap<String, i64>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    dense: Vec<u64>,
+    sparse: HashSet<i64>,
+}
+
+impl Known {
+    fn has(&self, id: i64) -> bool {
+        match usize::try_from(id) {
+            Ok(at) if id < DENSE => self.dense.get(at / 64).is_some_and(|bits| bits & (1 << (at % 64)) != 0),
+            _ => self.sparse.contains(&id),
+        }
+    }
+
+    fn add(&mut self, id: i64) {
+        match usize::try_from(id) {
+            Ok(at) if id < DENSE => {
+                self.dense.resize(self.dense.len().max(at / 64 + 1), 0);
+                if let Some(bits) = self.dense.get_mut(at / 64) {
+                    *bits |= 1 << (at % 64);
+                }
+            }
+            _ => {
+                if self.sparse.len() >= MOST_SPARSE {
+                    self.sparse.clear();
+                }
+                self.sparse.insert(id);
+            }
+        }
+    }
+}
+
+/// Columns that hold a user's number, and those beside them that hold the name.
+fn user_columns(table: &Table) -> &'static [(&'static str, Option<&'static str>)] {
+    match table.name {
+        "sys_audit_log" => &[("changed_by", Some("changed_by_username"))],
+        "security_audit_log" => &[("user_id", Some("username")), ("investigated_by", None)],
+        "auth_audit_log" | "api_access_log" => &[("user_id", None)],
+        _ => &[],
+    }
+}
+
+fn by(table: &Table) -> ChangedBy {
+    ChangedBy {
+        username: "muniment:first-sight".to_owned(),
+        reason: Some(format!("first seen in {}", table.name)),
+        ..ChangedBy::default()
+    }
+}
+
+impl Sight {
+    /// `makes_users` tells whether users are made of what records say, or only looked up.
+    pub(crate) fn new(makes_users: bool) -> Self {
+        Self { makes_users, ..Self::default() }
+    }
+
+    /// The number of an external id that came up before.
+    pub(crate) fn number(&self, external_id: &str) -> Option<i64> {
+        self.external.read().unwrap_or_else(PoisonError::into_inner).get(external_id).copied()
+    }
+
+    fn keep(&self, external_id: &str, id: i64) {
+        let mut external = self.external.write().unwrap_or_else(PoisonError::into_inner);
+        if external.len() >= MOST_EXTERNAL {
+            external.clear();
+        }
+        external.insert(external_id.to_owned(), id);
+    }
+
+    /// External ids may have gone to other users.
+    pub(crate) fn forget_external(&self) {
+        self.external.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Users of these records that have not come up before, with their names where records give them.
+    fn unknown<'a>(&self, table: &Table, batches: impl Iterator<Item = &'a RecordBatch> + Clone) -> BTreeMap<i64, Option<String>> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let mut unknown = BTreeMap::new();
+        for (column, name) in user_columns(table) {
+            for batch in batches.clone() {
+                let Some(ids) = batch.column_by_name(column).and_then(|ids| ids.as_primitive_opt::<Int64Type>()) else { continue };
+                let names = name.and_then(|name| batch.column_by_name(name)).and_then(|names| names.as_string_opt::<i32>());
+                let mut last = 0;
+                for (row, &id) in ids.values().iter().enumerate() {
+                    if id == last || ids.is_null(row) || !(1..LARGEST).contains(&id) || known.has(id) {
+                        continue;
+                    }
+                    last = id;
+                    let name = names.filter(|names| names.is_valid(row)).map(|names| names.value(row).to_owned());
+                    unknown.entry(id).or_insert(name);
+                    if unknown.len() >= MOST_NEW {
+                        return unknown;
+                    }
+                }
+            }
+        }
+        unknown
+    }
+
+    fn learn(&self, ids: impl Iterator<Item = i64>) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        ids.for_each(|id| known.add(id));
+    }
+}
+
+impl Shared {
+    /// Sees that the directory has the users of these records.
+    pub(crate) async fn see_users<'a>(&self, table: &Table, batches: impl Iterator<Item = &'a RecordBatch> + Clone) -> Result<()> {
+        if !self.sight.makes_users {
+            return Ok(());
+        }
+        let unknown = self.sight.unknown(table, batches);
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let (users, db) = (register(USERS)?, self.store.db());
+        let mut new = Vec::new();
+        for (id, name) in &unknown {
+            if db.find_in_register(&Lookup::new(users, vec![("id", (*id).into())])).await?.is_empty() {
+                new.push((*id, name.clone()));
+            }
+        }
+        let insert = |id: i64, username: String| RegisterChange::Insert {
+            table: users,
+            values: vec![("id", id.into()), ("username", username.into()), ("source", FIRST_SIGHT.into())],
+        };
+        let named = |id: i64, name: &Option<String>| name.clone().filter(|name| !name.trim().is_empty()).unwrap_or_else(|| format!("user-{id}"));
+        let all: Vec<_> = new.iter().map(|(id, name)| insert(*id, named(*id, name))).collect();
+        match db.change_registers(&all, &by(table)).await {
+            Ok(_) => {}
+            // Names are taken, or somebody else saw them first: one by one.
+            Err(StoreError::Conflict { .. }) => {
+                for (id, name) in &new {
+                    for username in [named(*id, name), format!("user-{id}"), format!("user-{}", uuid::Uuid::new_v4())] {
+                        match db.change_registers(&[insert(*id, username)], &by(table)).await {
+                            Err(StoreError::Conflict { reason, .. }) if reason.contains("username") => {}
+                            Ok(_) | Err(StoreError::Conflict { .. }) => break,
+                            Err(error) => return Err(error.into()),
+                        }
+                    }
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.sight.learn(unknown.into_keys());
+        Ok(())
+    }
+
+    /// Finds the numbers of external ids that a request has in place of numbers, and makes users of those that nobody has. Whether any was found.
+    pub(crate) async fn see_external_ids(&self, table: &Table, external_ids: &BTreeSet<String>) -> Result<bool> {
+        let (db, mut found) = (self.store.db(), false);
+        for given in external_ids.iter().take(MOST_NEW) {
+            let Ok(text) = external::canonical(given) else { continue };
+            let id = match external::find(db, &text).await? {
+                None if self.sight.makes_users => Some(external::make(db, &text, &by(table)).await?),
+                id => id,
+            };
+            if let Some(id) = id {
+                self.sight.keep(given, id);
+                found = true;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Registers that are looked into for an external id.
+pub(super) const EXTERNAL_REGISTERS: [(&str, &str); 2] = [(USERS, "id"), (EXTERNAL_IDS, "user_id")];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_known_once_they_were_added() {
+        let mut known = Known::default();
+        for id in [1, 63, 64, DENSE - 1, DENSE, LARGEST] {
+            assert!(!known.has(id), "{id}");
+            known.add(id);
+            assert!(known.has(id), "{id}");
+        }
+        assert!(!known.has(2) && !known.has(DENSE + 1));
+    }
+}
