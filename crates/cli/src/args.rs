@@ -135,6 +135,12 @@ pub enum Command {
         #[command(subcommand)]
         command: KeyCommand,
     },
+    /// The directory of users: add, list, import, deactivate
+    Users(crate::registers::users::Users),
+    /// Sessions of users: who is logged in, and ending it
+    Sessions(crate::registers::sessions::Sessions),
+    /// Investigations of security records, and findings
+    Cases(crate::registers::cases::Cases),
     /// Move all records to Parquet files and merge small files, now
     Compact,
     /// Print the configuration in force, and where each value comes from

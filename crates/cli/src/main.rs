@@ -19,6 +19,7 @@ mod measures;
 mod progress;
 mod reconcile;
 mod reconstruct;
+mod registers;
 mod serve;
 mod sql;
 
@@ -84,6 +85,9 @@ async fn execute(command: Command, loaded: Loaded) -> Result<ExitCode> {
         Command::Checkpoint => evidence::checkpoint(config).await,
         Command::Access { command } => access::run(config, command).await,
         Command::Key { command: args::KeyCommand::Rotate { server } } => keys::rotate(config, server).await,
+        Command::Users(options) => registers::users::run(config, options).await,
+        Command::Sessions(options) => registers::sessions::run(config, options).await,
+        Command::Cases(options) => registers::cases::run(config, options).await,
         Command::Compact => compact::run(config).await,
         Command::Config { .. } => Ok(ExitCode::SUCCESS),
     }

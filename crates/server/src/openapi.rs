@@ -2,6 +2,7 @@
 
 mod access;
 mod limits;
+mod people;
 mod measures;
 mod reconstruction;
 mod sources;
@@ -117,6 +118,7 @@ fn operations() -> Vec<Operation> {
     all.extend(access::operations());
     all.extend(sources::operations());
     all.extend(limits::operations());
+    all.extend(people::operations());
     all.extend(measures::operations());
     all.extend(service());
     all
@@ -463,6 +465,7 @@ fn schemas_of_answers() -> Map<String, Value> {
         .chain(sources::schemas())
         .chain(access::schemas())
         .chain(limits::schemas())
+        .chain(people::schemas())
         .chain(measures::schemas())
         .chain(reconstruction::schemas())
         .map(|(name, schema)| (name.to_owned(), schema))

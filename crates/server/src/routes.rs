@@ -7,7 +7,7 @@ use crate::guard::Guard;
 use crate::peers::Peer;
 use crate::protection::protect;
 use crate::serve::ServerConfig;
-use crate::{access, capture, entities, ledger, limits, logs, measures, openapi, reconcile, reconstruction, sources, sql, status};
+use crate::{access, capture, cases, entities, ledger, limits, logs, measures, openapi, people, reconcile, reconstruction, sessions, sources, sql, status};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, Request, State};
 use axum::http::HeaderMap;
@@ -96,6 +96,27 @@ pub(crate) fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/api/v1/sources", get(sources::list).post(sources::attach)),
         ("/api/v1/sources/{name}", get(sources::one).delete(sources::detach)),
         ("/api/v1/sources/{name}/reconcile", post(reconcile::reconcile)),
+        ("/api/v1/users", get(people::list).post(people::add)),
+        ("/api/v1/users/import", post(people::import)),
+        ("/api/v1/users/resolve", post(people::resolve)),
+        ("/api/v1/users/{user}", get(people::one).patch(people::change)),
+        ("/api/v1/users/{user}/deactivate", post(people::deactivate)),
+        ("/api/v1/users/{user}/activate", post(people::activate)),
+        ("/api/v1/users/{user}/external-ids", post(people::add_external_id)),
+        ("/api/v1/sessions", get(sessions::list).post(sessions::start)),
+        ("/api/v1/sessions/open", get(sessions::open)),
+        ("/api/v1/sessions/{session}", get(sessions::one)),
+        ("/api/v1/sessions/{session}/touch", post(sessions::touch)),
+        ("/api/v1/sessions/{session}/end", post(sessions::end)),
+        ("/api/v1/investigations", get(cases::list).post(cases::open)),
+        ("/api/v1/investigations/{id}", get(cases::one)),
+        ("/api/v1/investigations/{id}/status", post(cases::step)),
+        ("/api/v1/investigations/{id}/assign", post(cases::assign)),
+        ("/api/v1/investigations/{id}/notes", post(cases::note)),
+        ("/api/v1/investigations/{id}/evidence", post(cases::evidence)),
+        ("/api/v1/findings", get(cases::findings).post(cases::add_finding)),
+        ("/api/v1/findings/{id}", get(cases::finding)),
+        ("/api/v1/findings/{id}/resolve", post(cases::resolve_finding)),
         ("/api/v1/limits", get(limits::list)),
         ("/api/v1/limits/check", post(limits::check)),
         ("/api/v1/limits/violations", get(limits::violations)),

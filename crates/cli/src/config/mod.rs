@@ -250,6 +250,9 @@ fn resolve(settings: &Settings, places: &BTreeMap<String, Place>) -> Result<Conf
     engine.protection.requests_per_minute = settings.limits.requests_per_minute;
     engine.protection.record_requests = settings.limits.record_requests;
     engine.monitoring.record = settings.monitoring.record;
+    engine.first_sight = settings.users.first_sight;
+    engine.sessions.lifetime = settings.sessions.lifetime.0;
+    engine.sessions.concurrent = settings.sessions.concurrent;
     engine.monitoring.interval = settings.monitoring.interval.0;
     engine.flush.bytes = settings.flush.bytes.0;
     engine.flush.batches = settings.flush.batches;
@@ -276,9 +279,10 @@ fn resolve(settings: &Settings, places: &BTreeMap<String, Place>) -> Result<Conf
 }
 
 /// Settings that mean nothing if they are zero.
-fn positive(settings: &Settings) -> [(&'static str, u128); 13] {
+fn positive(settings: &Settings) -> [(&'static str, u128); 14] {
     [
         ("heartbeat", settings.heartbeat.0.as_millis()),
+        ("sessions.lifetime", settings.sessions.lifetime.0.as_millis()),
         ("monitoring.interval", settings.monitoring.interval.0.as_millis()),
         ("limits.body_bytes", settings.limits.body_bytes.0.into()),
         ("limits.records", settings.limits.records as u128),

@@ -24,6 +24,8 @@ pub struct Settings {
     pub compaction: Compaction,
     pub capture: Capture,
     pub monitoring: Monitoring,
+    pub users: Users,
+    pub sessions: Sessions,
     pub query: Query,
     pub log: Log,
 }
@@ -97,6 +99,19 @@ pub struct Monitoring {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct Users {
+    pub first_sight: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sessions {
+    pub lifetime: Span,
+    pub concurrent: u32,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Query {
     pub memory: Size,
     pub time: Span,
@@ -153,6 +168,8 @@ impl Default for Settings {
             },
             capture: Capture { lag_bytes: Size(engine.capture.lag_bytes), lag_time: Span(engine.capture.lag_time) },
             monitoring: Monitoring { record: engine.monitoring.record, interval: Span(engine.monitoring.interval) },
+            users: Users { first_sight: true },
+            sessions: Sessions { lifetime: Span(engine.sessions.lifetime), concurrent: engine.sessions.concurrent },
             query: Query { memory: Size(query.memory_bytes as u64), time: Span(query.time), rows: query.rows },
             log: Log { format: LogFormat::Pretty, level: "info".to_owned() },
         }
@@ -247,6 +264,13 @@ pub const KEYS: &[Key] = &[
     key("capture.lag_time", "time", "this long, becomes a finding (`SLOT_LAG`), once until it has caught up."),
     key("monitoring.record", "`true` or `false`", "Whether Muniment's own measures are recorded in `system_performance_log`."),
     key("monitoring.interval", "time", "How often."),
+    key(
+        "users.first_sight",
+        "`true` or `false`",
+        "Whether a user that a record speaks of and the directory doesn't have is entered there, marked `first_sight`, before the record is stored.",
+    ),
+    key("sessions.lifetime", "time", "Time after which a session ends whose end nobody gave."),
+    key("sessions.concurrent", "number", "Sessions that a user may have at once; more are a finding (`CONCURRENT_SESSIONS`). 0 for any number."),
     key("query.memory", "size", "Most memory of a query."),
     key("query.time", "time", "Most time of a query, to its last row."),
     key("query.rows", "number", "Most rows of a result."),
