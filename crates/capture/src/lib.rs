@@ -31,7 +31,8 @@ fn accepted(log: &str, lines: &[u8]) -> usize {
         format: muniment_model::Format::Ndjson,
         limits: muniment_model::Limits::default(),
         uuid: &mut uuid,
-        retention_years: None, users: None,
+        retention_years: None,
+        users: None,
     };
     muniment_model::parse(muniment_model::table(log).unwrap(), lines, &mut options).unwrap().records
 }

@@ -68,7 +68,9 @@ fn checked(column: &'static Column, text: &str) -> Result<String> {
         return refuse("must not contain the character U+0000".to_owned());
     }
     match column.ty {
-        Type::Text { max_chars } if text.chars().count() > max_chars as usize => refuse(format!("must have at most {max_chars} characters")),
+        Type::Text { max_chars } if text.chars().count() > max_chars as usize => {
+            refuse(format!("must have at most {max_chars} characters"))
+        }
         Type::Text { .. } if !column.nullable && text.trim().is_empty() => refuse("must not be empty".to_owned()),
         Type::Inet => match text.parse::<std::net::IpAddr>() {
             Ok(address) => Ok(address.to_string()),
@@ -102,7 +104,8 @@ fn shown(column: &Column, value: &Value) -> Json {
 
 /// A time in RFC 3339.
 pub(crate) fn time(micros: i64) -> String {
-    DateTime::<Utc>::from_timestamp_micros(micros).map_or_else(|| micros.to_string(), |time| time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+    DateTime::<Utc>::from_timestamp_micros(micros)
+        .map_or_else(|| micros.to_string(), |time| time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
 }
 
 #[cfg(test)]

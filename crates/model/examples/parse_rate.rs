@@ -79,7 +79,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let body = events();
     println!("{EVENTS} events of {} bytes", body.len() / EVENTS);
     let mut uuid = || [7; 16];
-    let mut options = ParseOptions { now: 0, format: Format::Ndjson, limits: Limits::default(), uuid: &mut uuid, retention_years: None, users: None };
+    let mut options =
+        ParseOptions { now: 0, format: Format::Ndjson, limits: Limits::default(), uuid: &mut uuid, retention_years: None, users: None };
     let parsed = parse(log, body.as_bytes(), &mut options)?;
     println!("parse, all at once");
     best(|| drop(std::hint::black_box(parse(log, body.as_bytes(), &mut options))));

@@ -226,7 +226,6 @@ impl Column {
         self
     }
 
-    #[allow(dead_code, reason = "for registers that hold secrets")]
     pub(crate) const fn secret(mut self) -> Self {
         self.secret = true;
         self

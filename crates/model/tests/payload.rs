@@ -203,7 +203,8 @@ fn known_bytes() {
         format: Format::Auto,
         limits: Limits::default(),
         uuid: &mut uuid,
-        retention_years: None, users: None,
+        retention_years: None,
+        users: None,
     };
     let log = table("system_performance_log").unwrap();
     let body = br#"{"metric_name":"latency","metric_category":"API","metric_value":-1.5}"#;

@@ -2,8 +2,8 @@
 
 mod access;
 mod limits;
-mod people;
 mod measures;
+mod people;
 mod reconstruction;
 mod sources;
 

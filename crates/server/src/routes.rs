@@ -7,7 +7,10 @@ use crate::guard::Guard;
 use crate::peers::Peer;
 use crate::protection::protect;
 use crate::serve::ServerConfig;
-use crate::{access, capture, cases, entities, ledger, limits, logs, measures, openapi, people, reconcile, reconstruction, sessions, sources, sql, status};
+use crate::{
+    access, capture, cases, entities, ledger, limits, logs, measures, openapi, people, reconcile, reconstruction, sessions, sources, sql,
+    status,
+};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, Request, State};
 use axum::http::HeaderMap;

@@ -62,8 +62,14 @@ fn records(stream: &str, ids: &[i64]) -> RecordBatch {
     };
     let body = ids.iter().map(record).collect::<Vec<_>>().join("\n");
     let mut uuid = || [7; 16];
-    let mut options =
-        ParseOptions { now: JANUARY, format: Format::Ndjson, limits: Limits::default(), uuid: &mut uuid, retention_years: None, users: None };
+    let mut options = ParseOptions {
+        now: JANUARY,
+        format: Format::Ndjson,
+        limits: Limits::default(),
+        uuid: &mut uuid,
+        retention_years: None,
+        users: None,
+    };
     let data = parse(table_of(stream), body.as_bytes(), &mut options).unwrap().batches.remove(0).data;
     let mut fields = vec![Arc::new(Field::new("id", DataType::Int64, false))];
     fields.extend(data.schema().fields().iter().cloned());

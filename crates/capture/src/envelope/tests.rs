@@ -32,8 +32,14 @@ fn accepted(decoded: &Decoded) {
     let table = muniment_model::table("sys_audit_log").unwrap();
     let mut uuid = || [0; 16];
     let (now, limits) = (0, muniment_model::Limits::default());
-    let mut options =
-        muniment_model::ParseOptions { now, format: muniment_model::Format::Ndjson, limits, uuid: &mut uuid, retention_years: None, users: None };
+    let mut options = muniment_model::ParseOptions {
+        now,
+        format: muniment_model::Format::Ndjson,
+        limits,
+        uuid: &mut uuid,
+        retention_years: None,
+        users: None,
+    };
     assert_eq!(muniment_model::parse(table, &decoded.lines, &mut options).unwrap().records, decoded.events.len());
 }
 

@@ -72,7 +72,8 @@ fn parsed(table: &str, lines: &[u8]) -> Vec<Value> {
         format: muniment_model::Format::Ndjson,
         limits: muniment_model::Limits::default(),
         uuid: &mut uuid,
-        retention_years: None, users: None,
+        retention_years: None,
+        users: None,
     };
     let records = muniment_model::parse(muniment_model::table(table).unwrap(), lines, &mut options).unwrap().records;
     let values: Vec<Value> =

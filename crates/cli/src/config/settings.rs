@@ -270,7 +270,11 @@ pub const KEYS: &[Key] = &[
         "Whether a user that a record speaks of and the directory doesn't have is entered there, marked `first_sight`, before the record is stored.",
     ),
     key("sessions.lifetime", "time", "Time after which a session ends whose end nobody gave."),
-    key("sessions.concurrent", "number", "Sessions that a user may have at once; more are a finding (`CONCURRENT_SESSIONS`). 0 for any number."),
+    key(
+        "sessions.concurrent",
+        "number",
+        "Sessions that a user may have at once; more are a finding (`CONCURRENT_SESSIONS`). 0 for any number.",
+    ),
     key("query.memory", "size", "Most memory of a query."),
     key("query.time", "time", "Most time of a query, to its last row."),
     key("query.rows", "number", "Most rows of a result."),

@@ -236,7 +236,8 @@ mod tests {
                 format: muniment_model::Format::Ndjson,
                 limits,
                 uuid: &mut uuid,
-                retention_years: None, users: None,
+                retention_years: None,
+                users: None,
             };
             let parsed = muniment_model::table(log).map(|table| muniment_model::parse(table, &body, &mut options));
             let records = parsed.and_then(Result::ok).map(|parsed| parsed.records);

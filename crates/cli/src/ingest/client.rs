@@ -48,6 +48,7 @@ pub fn show_key(file: Option<&Path>) -> Result<()> {
 pub struct Client {
     agent: ureq::Agent,
     url: String,
+    reason: Option<String>,
 }
 
 struct Answer {
@@ -66,7 +67,12 @@ impl Client {
             .timeout_recv_response(Some(ANSWER))
             .user_agent(concat!("muniment/", env!("CARGO_PKG_VERSION")))
             .build();
-        Self { agent: config.into(), url: url.trim_end_matches('/').to_owned() }
+        Self { agent: config.into(), url: url.trim_end_matches('/').to_owned(), reason: None }
+    }
+
+    /// The same, saying why it asks.
+    pub fn with_reason(self, reason: Option<String>) -> Self {
+        Self { reason, ..self }
     }
 
     /// The header that says who asks.
@@ -108,16 +114,29 @@ impl Client {
 
     /// Sends a request of any method, with a JSON body if there is one. Not repeated: the server may have done it.
     pub fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
+        let kind = body.map(|_| "application/json");
+        self.send(method, path, kind, body.map(Value::to_string).unwrap_or_default().into_bytes())
+    }
+
+    /// Posts a file of some media type. Not repeated: the server may have taken it.
+    pub fn send_file(&self, path: &str, kind: &str, contents: &[u8]) -> Result<Value> {
+        self.send("POST", path, Some(kind), contents.to_vec())
+    }
+
+    fn send(&self, method: &str, path: &str, kind: Option<&str>, body: Vec<u8>) -> Result<Value> {
         let failed = |error| self.unreachable(error);
         let url = format!("{}{path}", self.url);
         let mut request = ureq::http::Request::builder().method(method).uri(&url);
-        if body.is_some() {
-            request = request.header("content-type", "application/json");
+        if let Some(kind) = kind {
+            request = request.header("content-type", kind);
         }
         if let Some(value) = Self::authorization() {
             request = request.header("authorization", value);
         }
-        let request = request.body(body.map(Value::to_string).unwrap_or_default()).map_err(|error| failed(error.into()))?;
+        if let Some(reason) = &self.reason {
+            request = request.header("muniment-reason", reason.as_bytes());
+        }
+        let request = request.body(body).map_err(|error| failed(error.into()))?;
         let mut response = self.agent.run(request).map_err(failed)?;
         let status = response.status().as_u16();
         let text = response.body_mut().with_config().limit(ANSWER_BYTES).read_to_string().map_err(failed)?;

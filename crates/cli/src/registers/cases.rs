@@ -179,9 +179,7 @@ impl Ask for CasesCommand {
             ),
             Self::Assign { id, user } => Question::post(case(id, "/assign"), json!({ "user_id": user })),
             Self::Start { id } => Question::post(case(id, "/status"), json!({ "status": Status::InProgress })),
-            Self::Resolve { id, outcome } => {
-                Question::post(case(id, "/status"), json!({ "status": Status::Resolved, "outcome": outcome }))
-            }
+            Self::Resolve { id, outcome } => Question::post(case(id, "/status"), json!({ "status": Status::Resolved, "outcome": outcome })),
             Self::Note { id, note } => Question::post(case(id, "/notes"), json!({ "note": note })),
             Self::Evidence { id, log, record, note } => {
                 Question::post(case(id, "/evidence"), json!({ "log": log, "id": record, "note": note }))
@@ -201,8 +199,7 @@ impl Ask for CasesCommand {
         Ok(match self {
             Self::List { status, assigned_to, after, limit } => {
                 let status = status.map(State::status);
-                let filter =
-                    CaseFilter { status, assigned_to: *assigned_to, after: *after, limit: Some(*limit), ..CaseFilter::default() };
+                let filter = CaseFilter { status, assigned_to: *assigned_to, after: *after, limit: Some(*limit), ..CaseFilter::default() };
                 json!(engine.cases(&filter).await?)
             }
             Self::Show { id } => engine.case(*id).await?,
@@ -217,9 +214,7 @@ impl Ask for CasesCommand {
                 engine.open_case(&new, by).await?
             }
             Self::Assign { id, user } => engine.assign_case(*id, Some(*user), by).await?,
-            Self::Start { id } => {
-                engine.step_case(*id, &Step { status: Status::InProgress, outcome: None, note: None }, by).await?
-            }
+            Self::Start { id } => engine.step_case(*id, &Step { status: Status::InProgress, outcome: None, note: None }, by).await?,
             Self::Resolve { id, outcome } => {
                 let step = Step { status: Status::Resolved, outcome: Some(outcome.clone()), note: None };
                 engine.step_case(*id, &step, by).await?
@@ -233,11 +228,8 @@ impl Ask for CasesCommand {
                 json!(engine.findings(&FindingFilter { resolved, user_id: None, after: *after, limit: Some(*limit) }).await?)
             }
             Self::ResolveFinding { id, false_positive, notes, mitigation } => {
-                let resolution = Resolution {
-                    false_positive: *false_positive,
-                    analyst_notes: notes.clone(),
-                    mitigation_action: mitigation.clone(),
-                };
+                let resolution =
+                    Resolution { false_positive: *false_positive, analyst_notes: notes.clone(), mitigation_action: mitigation.clone() };
                 engine.resolve_finding(*id, &resolution, by).await?
             }
         })

@@ -127,7 +127,17 @@ impl Ask for SessionsCommand {
         match self {
             Self::List { .. } => rows(
                 answer,
-                &["id", "session_id", "user_id", "ip_address", "device_fingerprint", "created_at", "last_activity_at", "expires_at", "logout_reason"],
+                &[
+                    "id",
+                    "session_id",
+                    "user_id",
+                    "ip_address",
+                    "device_fingerprint",
+                    "created_at",
+                    "last_activity_at",
+                    "expires_at",
+                    "logout_reason",
+                ],
                 none,
             ),
             Self::Count { by } => rows(answer, &[by.counted().2, "sessions", "last_activity_at"], none),

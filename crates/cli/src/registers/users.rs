@@ -208,7 +208,12 @@ impl Ask for UsersCommand {
             Self::Activate { .. } => format!("{} is active.\n", named()),
             Self::AddId { external_id, .. } => format!("{} is also {external_id}.\n", named()),
             Self::Import { .. } => {
-                format!("{} added, {} updated, {} unchanged\n", text(&answer["added"]), text(&answer["updated"]), text(&answer["unchanged"]))
+                format!(
+                    "{} added, {} updated, {} unchanged\n",
+                    text(&answer["added"]),
+                    text(&answer["updated"]),
+                    text(&answer["unchanged"])
+                )
             }
         }
     }

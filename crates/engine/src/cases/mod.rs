@@ -198,7 +198,10 @@ impl Engine {
         if next != Some(step.status) {
             let name = Status::of(current).map_or("none", Status::name);
             let may = next.map_or("nothing: open another investigation".to_owned(), |next| next.name().to_owned());
-            return Err(EngineError::Refused(format!("investigation {id} is {name}; what may follow is {may}, not {}", step.status.name())));
+            return Err(EngineError::Refused(format!(
+                "investigation {id} is {name}; what may follow is {may}, not {}",
+                step.status.name()
+            )));
         }
         let now = crate::now();
         let mut values: Values = vec![("status", step.status.number().into()), ("updated_at", now.into())];

@@ -126,7 +126,9 @@ mod tests {
     #[test]
     fn a_uuid_has_one_form() {
         let same = "67e55044-10b1-426f-9247-bb680e5fe0c8";
-        for text in ["67E55044-10B1-426F-9247-BB680E5FE0C8", "{67e55044-10b1-426f-9247-bb680e5fe0c8}", "67e5504410b1426f9247bb680e5fe0c8", same] {
+        for text in
+            ["67E55044-10B1-426F-9247-BB680E5FE0C8", "{67e55044-10b1-426f-9247-bb680e5fe0c8}", "67e5504410b1426f9247bb680e5fe0c8", same]
+        {
             assert_eq!(canonical(text).unwrap(), same);
         }
         assert_eq!(canonical(" hr-0007 ").unwrap(), "hr-0007");

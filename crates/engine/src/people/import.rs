@@ -187,8 +187,7 @@ impl<'a> Plan<'a> {
     }
 
     fn update(&mut self, row: &RegisterRow, values: Values) {
-        let mut values: Values =
-            values.into_iter().filter(|(name, value)| CHANGEABLE.contains(name) && row.get(name) != value).collect();
+        let mut values: Values = values.into_iter().filter(|(name, value)| CHANGEABLE.contains(name) && row.get(name) != value).collect();
         if values.is_empty() {
             self.done.unchanged += 1;
             return;

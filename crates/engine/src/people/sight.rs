@@ -76,11 +76,7 @@ fn user_columns(table: &Table) -> &'static [(&'static str, Option<&'static str>)
 }
 
 fn by(table: &Table) -> ChangedBy {
-    ChangedBy {
-        username: "muniment:first-sight".to_owned(),
-        reason: Some(format!("first seen in {}", table.name)),
-        ..ChangedBy::default()
-    }
+    ChangedBy { username: "muniment:first-sight".to_owned(), reason: Some(format!("first seen in {}", table.name)), ..ChangedBy::default() }
 }
 
 impl Sight {
@@ -159,7 +155,8 @@ impl Shared {
             table: users,
             values: vec![("id", id.into()), ("username", username.into()), ("source", FIRST_SIGHT.into())],
         };
-        let named = |id: i64, name: &Option<String>| name.clone().filter(|name| !name.trim().is_empty()).unwrap_or_else(|| format!("user-{id}"));
+        let named =
+            |id: i64, name: &Option<String>| name.clone().filter(|name| !name.trim().is_empty()).unwrap_or_else(|| format!("user-{id}"));
         let all: Vec<_> = new.iter().map(|(id, name)| insert(*id, named(*id, name))).collect();
         match db.change_registers(&all, &by(table)).await {
             Ok(_) => {}

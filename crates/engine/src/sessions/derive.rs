@@ -18,16 +18,8 @@ use muniment_store::register::{Lookup, RegisterChange, RegisterRow, Value, Value
 use std::collections::{BTreeMap, BTreeSet};
 
 const OPENING: [&str; 4] = ["LOGIN", "LOGIN_SUCCESS", "SESSION_START", "SESSION_CREATED"];
-const ENDING: [&str; 8] = [
-    "LOGOUT",
-    "LOGOUT_SUCCESS",
-    "FORCED_LOGOUT",
-    "SESSION_END",
-    "SESSION_ENDED",
-    "SESSION_REVOKED",
-    "SESSION_TIMEOUT",
-    "SESSION_EXPIRED",
-];
+const ENDING: [&str; 8] =
+    ["LOGOUT", "LOGOUT_SUCCESS", "FORCED_LOGOUT", "SESSION_END", "SESSION_ENDED", "SESSION_REVOKED", "SESSION_TIMEOUT", "SESSION_EXPIRED"];
 
 /// What follows `auth_audit_log`.
 pub(crate) fn following() -> Result<Following> {
@@ -193,7 +185,8 @@ impl Consumer for Sessions {
 async fn open_of(engine: &Engine, drafts: &BTreeMap<String, Draft>, user: i64, at: i64) -> Result<usize> {
     let lookup = Lookup::new(register(SESSIONS)?, vec![("user_id", user.into()), ("is_active", true.into())]);
     let rows = engine.store().db().find_in_register(&lookup).await?;
-    let stored = rows.iter().filter(|row| !drafts.contains_key(row.text("session_id").unwrap_or_default()) && super::is_open(row, at)).count();
+    let stored =
+        rows.iter().filter(|row| !drafts.contains_key(row.text("session_id").unwrap_or_default()) && super::is_open(row, at)).count();
     let drafted = drafts.values().filter(|draft| draft.values.get("user_id") == Some(&Value::Int(user)) && draft.is_open(at)).count();
     Ok(stored + drafted)
 }

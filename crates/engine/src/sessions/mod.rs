@@ -151,9 +151,7 @@ impl Engine {
             Value::Text(text) => json!(text),
             _ => Json::Null,
         };
-        let line = |(value, (count, newest)): (&Value, (usize, i64))| {
-            json!({ column: shown(value), "sessions": count, "last_activity_at": fields::time(newest) })
-        };
+        let line = |(value, (count, newest)): (&Value, (usize, i64))| json!({ column: shown(value), "sessions": count, "last_activity_at": fields::time(newest) });
         Ok(counts.into_iter().map(line).collect())
     }
 
@@ -203,8 +201,13 @@ impl Engine {
             if over {
                 let line = finding(user, session_id, row.text("ip_address"), open, allowed, now);
                 let key = Some(format!("session:{session_id}"));
-                let request =
-                    IngestRequest { log: "security_audit_log", body: line.into(), format: Format::Json, idempotency_key: key, position: None };
+                let request = IngestRequest {
+                    log: "security_audit_log",
+                    body: line.into(),
+                    format: Format::Json,
+                    idempotency_key: key,
+                    position: None,
+                };
                 self.ingest(request).await?;
             }
         }
@@ -234,7 +237,11 @@ impl Engine {
         if !values.is_empty() || now - row.int("last_activity_at").unwrap_or_default() >= TOUCH_EVERY {
             values.push(("last_activity_at", now.into()));
             let expected = vec![("is_active", true.into())];
-            self.store().db().change_registers(&[RegisterChange::Update { table, id: row.id(), values, expected }], by).await.map_err(refused)?;
+            self.store()
+                .db()
+                .change_registers(&[RegisterChange::Update { table, id: row.id(), values, expected }], by)
+                .await
+                .map_err(refused)?;
         }
         self.session(session_id).await
     }
@@ -296,7 +303,9 @@ fn acting() -> ChangedBy {
 
 fn refused(error: StoreError) -> EngineError {
     match &error {
-        StoreError::Conflict { reason, .. } if reason.contains("UNIQUE") => EngineError::Refused("there is a session of this name".to_owned()),
+        StoreError::Conflict { reason, .. } if reason.contains("UNIQUE") => {
+            EngineError::Refused("there is a session of this name".to_owned())
+        }
         StoreError::Conflict { reason, .. } if reason.contains("FOREIGN KEY") => EngineError::Refused("there is no such user".to_owned()),
         StoreError::Conflict { .. } => EngineError::Refused("the session ended meanwhile".to_owned()),
         _ => error.into(),

@@ -23,7 +23,7 @@ pub(super) static API_KEYS: Table = Table {
     columns: &[
         id(),
         Column::text("key_id", 32, "", "The part of the key that is no secret: `mnt_<key_id>_…`.").required().unique(),
-        Column::text("key_hash", 64, "", "SHA-256 of the whole key, in hexadecimal. The key itself is nowhere.").required(),
+        Column::text("key_hash", 64, "", "SHA-256 of the whole key, in hexadecimal. The key itself is nowhere.").required().secret(),
         Column::text("name", 100, "", "What it is for.").required(),
         user("user_id", "Whose key it is; null for a program's own. It never does more than the user may."),
         Column::json("roles", "", "The roles it acts in, a JSON array.").required().array(),

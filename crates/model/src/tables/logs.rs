@@ -141,7 +141,7 @@ pub(super) static SECURITY_AUDIT_LOG: Table = Table {
         Column::json("threat_indicators", "SECURITY_AUDIT_LOG.ThreatIndicators", "What points to a threat.").array(),
         Column::json("geolocation_data", "SECURITY_AUDIT_LOG.GeolocationData", "Where the address is. The seed has NVARCHAR(500); here it may be longer."),
         Column::bool("requires_investigation", "SECURITY_AUDIT_LOG.RequiresInvestigation", "Whether somebody has to look into it.").or(DefaultValue::Bool(false)),
-        Column::int("investigation_status", 0, 3, "SECURITY_AUDIT_LOG.InvestigationStatus", "State of the investigation when the event was recorded; what became of it is in `investigations`.")
+        Column::int("investigation_status", 0, 3, "SECURITY_AUDIT_LOG.InvestigationStatus", "State of the investigation. The record keeps what was sent; in SQL the column shows how the newest of `investigations` stands, and `recorded_investigation_status` what was sent.")
             .or(DefaultValue::Int(0))
             .names(&[(0, "None"), (1, "Pending"), (2, "InProgress"), (3, "Resolved")]),
         Column::int("investigated_by", ANY.0, ANY.1, "SECURITY_AUDIT_LOG.InvestigatedBy", "Who investigated: `users.id`.").lookup(),

@@ -294,7 +294,6 @@ pub(super) static INVESTIGATIONS: Table = Table {
         user("opened_by", "", "Who opened it."),
         user("assigned_to", "", "Who works on it."),
         user("resolved_by", "", "Who resolved it."),
-        Column::text("notes", 4000, "", "What was found so far."),
         Column::text("outcome", 1000, "", "What came of it."),
         Column::time("opened_at", "", "Time it was opened.").or(Now),
         Column::time("started_at", "", "Time work on it began."),

@@ -24,7 +24,12 @@ const IMPORT_CODES: &[Code] = &[
 ];
 
 /// One operation whose answer is a row, or an array of rows.
-fn operation((method, path): (&'static str, &'static str), id: &'static str, summary: &'static str, answer: (&'static str, Value)) -> Operation {
+fn operation(
+    (method, path): (&'static str, &'static str),
+    id: &'static str,
+    summary: &'static str,
+    answer: (&'static str, Value),
+) -> Operation {
     let (status, schema) = answer;
     let described = json!({ "description": "As asked for.", "content": json_content(schema) });
     let codes = if method == "get" { READ_CODES } else { CHANGE_CODES };
@@ -99,18 +104,26 @@ fn users() -> Vec<Operation> {
     let text = json!({ "type": "string" });
     vec![
         Operation {
-            parameters: queries(&[("active", "boolean", "Only those that are active, or not."), ("source", "string", "Only those of this source.")]),
+            parameters: queries(&[
+                ("active", "boolean", "Only those that are active, or not."),
+                ("source", "string", "Only those of this source."),
+            ]),
             ..operation(("get", all), "users", "Users of the directory", ("200", list("User")))
         },
         Operation { body: sent(fields("users", &new), &["username"]), ..operation(("post", all), "addUser", "Adds a user", one("201")) },
         Operation {
             parameters: vec![parameter("query", "existing", "What is done with users whose name is there already.", existing)],
-            body: Some(json!({ "required": true, "content": { "text/csv": { "schema": text }, "application/x-ndjson": { "schema": text } } })),
+            body: Some(
+                json!({ "required": true, "content": { "text/csv": { "schema": text }, "application/x-ndjson": { "schema": text } } }),
+            ),
             codes: IMPORT_CODES,
             ..operation(("post", "/api/v1/users/import"), "importUsers", "Takes users from CSV or NDJSON, all or none", ("200", import))
         },
         Operation {
-            body: sent(json!({ "external_ids": { "type": "array", "items": text, "maxItems": 1000 }, "create": { "type": "boolean" } }), &["external_ids"]),
+            body: sent(
+                json!({ "external_ids": { "type": "array", "items": text, "maxItems": 1000 }, "create": { "type": "boolean" } }),
+                &["external_ids"],
+            ),
             ..operation(("post", "/api/v1/users/resolve"), "resolveUsers", "The numbers that external ids stand for", ("200", numbers))
         },
         Operation { parameters: user(), ..operation(("get", each), "user", "One user, with all external ids", one("200")) },
@@ -121,7 +134,12 @@ fn users() -> Vec<Operation> {
         },
         Operation {
             parameters: user(),
-            ..operation(("post", "/api/v1/users/{user}/deactivate"), "deactivateUser", "Deactivates a user, who stays in the directory", one("200"))
+            ..operation(
+                ("post", "/api/v1/users/{user}/deactivate"),
+                "deactivateUser",
+                "Deactivates a user, who stays in the directory",
+                one("200"),
+            )
         },
         Operation {
             parameters: user(),
@@ -156,7 +174,12 @@ fn sessions() -> Vec<Operation> {
         Operation { body: sent(start, &[]), ..operation(("post", all), "startSession", "Opens a session", one("201")) },
         Operation {
             parameters: vec![parameter("query", "by", "What they are counted by.", by)],
-            ..operation(("get", "/api/v1/sessions/open"), "openSessions", "How many sessions are open", ("200", json!({ "type": "array", "items": { "type": "object" } })))
+            ..operation(
+                ("get", "/api/v1/sessions/open"),
+                "openSessions",
+                "How many sessions are open",
+                ("200", json!({ "type": "array", "items": { "type": "object" } })),
+            )
         },
         Operation { parameters: session(), ..operation(("get", each), "session", "One session", one("200")) },
         Operation {
@@ -189,8 +212,14 @@ fn investigations() -> Vec<Operation> {
             ]),
             ..operation(("get", all), "investigations", "Investigations", ("200", list("Investigation")))
         },
-        Operation { body: sent(new, &["title"]), ..operation(("post", all), "openInvestigation", "Opens an investigation; it is pending", one("201")) },
-        Operation { parameters: number(), ..operation(("get", each), "investigation", "One investigation, with notes and evidence", one("200")) },
+        Operation {
+            body: sent(new, &["title"]),
+            ..operation(("post", all), "openInvestigation", "Opens an investigation; it is pending", one("201"))
+        },
+        Operation {
+            parameters: number(),
+            ..operation(("get", each), "investigation", "One investigation, with notes and evidence", one("200"))
+        },
         Operation {
             parameters: number(),
             body: sent(json!({ "status": status, "outcome": text, "note": text }), &["status"]),
@@ -204,7 +233,12 @@ fn investigations() -> Vec<Operation> {
         Operation {
             parameters: number(),
             body: sent(json!({ "user_id": { "type": ["integer", "null"] } }), &["user_id"]),
-            ..operation(("post", "/api/v1/investigations/{id}/assign"), "assignInvestigation", "Gives an investigation to a user", one("200"))
+            ..operation(
+                ("post", "/api/v1/investigations/{id}/assign"),
+                "assignInvestigation",
+                "Gives an investigation to a user",
+                one("200"),
+            )
         },
         Operation {
             parameters: number(),
@@ -214,7 +248,12 @@ fn investigations() -> Vec<Operation> {
         Operation {
             parameters: number(),
             body: sent(json!({ "log": { "type": "string" }, "id": { "type": "integer" }, "note": text }), &["log", "id"]),
-            ..operation(("post", "/api/v1/investigations/{id}/evidence"), "addEvidence", "Links a record as evidence, pinned by its hash", one("201"))
+            ..operation(
+                ("post", "/api/v1/investigations/{id}/evidence"),
+                "addEvidence",
+                "Links a record as evidence, pinned by its hash",
+                one("201"),
+            )
         },
     ]
 }
@@ -252,7 +291,12 @@ fn findings() -> Vec<Operation> {
         Operation {
             parameters: number(),
             body: sent(resolution, &["analyst_notes"]),
-            ..operation(("post", "/api/v1/findings/{id}/resolve"), "resolveFinding", "Closes a finding, dealt with or a false positive", one("200"))
+            ..operation(
+                ("post", "/api/v1/findings/{id}/resolve"),
+                "resolveFinding",
+                "Closes a finding, dealt with or a false positive",
+                one("200"),
+            )
         },
     ]
 }

@@ -1,6 +1,7 @@
-//! The ledger's columns in SQL: `blockchain_hash` and `previous_hash` as hexadecimal text, and `signature`, the first checkpoint that covers a record. Only
+//! Columns that are made while a query reads, such as the ledger's in SQL: `blockchain_hash` and `previous_hash` as hexadecimal text, and `signature`, the first checkpoint that covers a record. Only
 //! `blockchain_hash` is stored; the others are looked up when a query asks for them.
 
+use super::casework::{self, Cases};
 use super::df_error;
 use crate::parquet_file::to_hash;
 use crate::{Snapshot, Store, StoreError};
@@ -26,11 +27,12 @@ pub(super) fn partitions(
     store: &Arc<Store>,
     table: &'static Table,
     snapshot: Arc<Snapshot>,
-    inner: &Arc<dyn ExecutionPlan>,
+    (inner, cases): (&Arc<dyn ExecutionPlan>, Arc<Cases>),
     wanted: &SchemaRef,
 ) -> Vec<Arc<dyn PartitionStream>> {
     let partition = |partition| {
-        let lookup = Arc::new(Lookup { store: store.clone(), table, snapshot: snapshot.clone(), wanted: wanted.clone() });
+        let (store, cases) = (store.clone(), cases.clone());
+        let lookup = Arc::new(Lookup { store, table, snapshot: snapshot.clone(), cases, wanted: wanted.clone() });
         Arc::new(Derived { inner: inner.clone(), partition, lookup }) as Arc<dyn PartitionStream>
     };
     (0..inner.output_partitioning().partition_count()).map(partition).collect()
@@ -48,6 +50,7 @@ struct Lookup {
     store: Arc<Store>,
     table: &'static Table,
     snapshot: Arc<Snapshot>,
+    cases: Arc<Cases>,
     wanted: SchemaRef,
 }
 
@@ -82,6 +85,7 @@ impl Lookup {
                 "blockchain_hash" => hashes(batch)?,
                 "previous_hash" => self.previous_hashes(batch).await?,
                 "signature" => self.signatures(batch).await?,
+                name if casework::shows(self.table, name) => self.cases.column(batch, name)?,
                 name => column(batch, name)?.clone(),
             });
         }

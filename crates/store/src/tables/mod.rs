@@ -1,5 +1,6 @@
 //! Logs and registers as DataFusion tables. A log's table unites its Parquet files with its hot batches, from one snapshot.
 
+mod casework;
 mod derived;
 mod hot_scan;
 mod lookup;
@@ -13,6 +14,7 @@ use crate::parquet_file::has_entities;
 use crate::{Snapshot, StoreError};
 use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef};
 use async_trait::async_trait;
+use casework::Cases;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DFSchema, DataFusionError, Result, Statistics};
 use datafusion::datasource::memory::MemorySourceConfig;
@@ -71,11 +73,17 @@ impl LogTable {
         let mut fields: Vec<Arc<Field>> =
             physical.fields().iter().filter(|field| !matches!(field.data_type(), DataType::FixedSizeBinary(_))).cloned().collect();
         fields.extend(DERIVED.iter().map(|name| Arc::new(Field::new(*name, DataType::Utf8View, *name == "signature"))));
+        fields.extend(casework::fields(table));
         Ok(Self { store, table, physical, schema: Arc::new(Schema::new(fields)) })
     }
 
+    /// Whether a condition is on columns that are not read as they are stored.
+    fn is_computed(&self, filter: &Expr) -> bool {
+        filter.column_refs().iter().any(|column| DERIVED.contains(&column.name.as_str()) || casework::shows(self.table, &column.name))
+    }
+
     fn predicate(&self, state: &dyn Session, filters: &[Expr]) -> Result<Option<Arc<dyn PhysicalExpr>>> {
-        let usable = filters.iter().filter(|filter| !mentions_derived(filter)).cloned();
+        let usable = filters.iter().filter(|filter| !self.is_computed(filter)).cloned();
         let Some(filter) = conjunction(usable) else { return Ok(None) };
         let schema = DFSchema::try_from(self.physical.as_ref().clone())?;
         state.create_physical_expr(filter, &schema).map(Some)
@@ -166,7 +174,7 @@ impl TableProvider for LogTable {
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         let support = |filter: &&Expr| {
-            if mentions_derived(filter) { TableProviderFilterPushDown::Unsupported } else { TableProviderFilterPushDown::Inexact }
+            if self.is_computed(filter) { TableProviderFilterPushDown::Unsupported } else { TableProviderFilterPushDown::Inexact }
         };
         Ok(filters.iter().map(support).collect())
     }
@@ -186,25 +194,26 @@ impl TableProvider for LogTable {
         let all: Vec<usize> = (0..self.schema.fields().len()).collect();
         let wanted: SchemaRef = Arc::new(self.schema.project(projection.unwrap_or(&all))?);
         let physical = |name: &str| self.physical.index_of(name);
-        if !wanted.fields().iter().any(|field| DERIVED.contains(&field.name().as_str())) {
+        let columns = || wanted.fields().iter().map(|field| field.name().as_str());
+        let investigated = columns().any(|name| casework::shows(self.table, name));
+        let cases = if investigated { Cases::read(self.store.db()).await.map_err(df_error)? } else { Cases::default() };
+        if cases.leave(columns()) && !columns().any(|name| DERIVED.contains(&name)) {
             let indices = wanted.fields().iter().map(|field| physical(field.name())).collect::<Result<Vec<_>, _>>()?;
             return self.physical_scan(state, &snapshot, &indices, predicate.as_ref(), false).await;
         }
-        let mut names: Vec<&str> = wanted.fields().iter().map(|f| f.name().as_str()).filter(|name| !DERIVED.contains(name)).collect();
-        for needed in ["stream_index", "retention_years", "blockchain_hash"] {
+        let mut names: Vec<&str> = columns().filter(|name| physical(name).is_ok() && !DERIVED.contains(name)).collect();
+        let ledger = ["stream_index", "retention_years", "blockchain_hash"];
+        let ledger = ledger.into_iter().filter(|_| columns().any(|name| DERIVED.contains(&name)));
+        for needed in ledger.chain(casework::needed(self.table, columns())) {
             if !names.contains(&needed) {
                 names.push(needed);
             }
         }
         let indices = names.iter().map(|name| physical(name)).collect::<Result<Vec<_>, _>>()?;
         let inner = self.physical_scan(state, &snapshot, &indices, predicate.as_ref(), true).await?;
-        let partitions = derived::partitions(&self.store, self.table, Arc::new(snapshot), &inner, &wanted);
+        let partitions = derived::partitions(&self.store, self.table, Arc::new(snapshot), (&inner, Arc::new(cases)), &wanted);
         Ok(Arc::new(StreamingTableExec::try_new(wanted, partitions, None, [], false, None)?))
     }
-}
-
-fn mentions_derived(filter: &Expr) -> bool {
-    filter.column_refs().iter().any(|column| DERIVED.contains(&column.name.as_str()))
 }
 
 /// A schema with its texts as views, which DataFusion filters and groups faster.
