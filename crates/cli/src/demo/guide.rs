@@ -112,6 +112,22 @@ impl Guide<'_> {
                     keys.administrator
                 ),
             ),
+            (
+                "Who read more cases in an hour than a limit allows, and what an application is told that asks",
+                format!(
+                    "MUNIMENT_KEY={} {program} limits violations --server {url}\n\
+                     for n in 1 2 3 4 5 6; do MUNIMENT_KEY={} {program} limits check /login --address 192.0.2.9 --server {url}; done",
+                    keys.auditor, keys.ingest
+                ),
+            ),
+            (
+                "How the service is doing, and how the agency was in the last days",
+                format!(
+                    "export MUNIMENT_KEY={}\n{program} monitoring --server {url}\n\
+                     {program} metrics show response_time --bucket 1d --from $(date -u -d '-7 days' +%F) --server {url}",
+                    keys.auditor
+                ),
+            ),
         ]
     }
 

@@ -6,6 +6,7 @@ mod cases;
 mod events;
 mod guide;
 mod keys;
+mod limits;
 mod random;
 mod staff;
 
@@ -76,6 +77,7 @@ async fn play(
     let records: u64 = engine.store().snapshot_of("sys_audit_log").values().map(StreamSnapshot::end).sum();
     let mut agency = Agency::new(options.seed.wrapping_add(records), records);
     staff::register(engine.store().db(), &agency.staff).await?;
+    limits::make(engine).await?;
     if records == 0 {
         fill_in(engine, &mut agency, options.backfill, &stopped).await?;
     }

@@ -1,10 +1,12 @@
 //! Who has called how often, and who is blocked: in memory, asked before each call.
 
 use super::gcra::{Answer, Rate};
-use super::limit::{Limit, LimitSet};
+use super::limit::Limit;
+use rand_core::RngCore;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 /// Subjects remembered at most. Beyond it, those are forgotten who have the most of their allowance left.
 const SUBJECTS: usize = 200_000;
@@ -77,19 +79,32 @@ struct Cell {
 
 #[derive(Debug, Default)]
 struct State {
-    cells: HashMap<Counted, Cell>,
+    /// By the hash of limit and subject, so that long names take no more room than short ones.
+    cells: HashMap<u128, Cell>,
     blocks: HashMap<Counted, Block>,
 }
 
 /// What is remembered of all subjects.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Guard {
     state: Mutex<State>,
+    /// Nobody can choose names whose hashes collide without knowing it.
+    seed: u64,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self { state: Mutex::default(), seed: rand_core::OsRng.next_u64() }
+    }
 }
 
 impl Guard {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cell(&self, (limit, subject): &Counted) -> u128 {
+        xxh3_128_with_seed(format!("{limit}\0{subject}").as_bytes(), self.seed)
     }
 
     /// Decides about a call that is held against these limits: it takes of all of them or of none. `now` in µs UTC. Nothing is taken by a call that only looks.
@@ -99,12 +114,13 @@ impl Guard {
         let mut nexts = Vec::with_capacity(limits.len());
         for (limit, subject) in limits {
             let counted = (limit.name.clone(), subject.clone());
-            let arrival = state.cells.get(&counted).map_or(0, |cell| cell.arrival);
+            let place = self.cell(&counted);
+            let arrival = state.cells.get(&place).map_or(0, |cell| cell.arrival);
             let rate = Rate::new(limit.limit_threshold, limit.time_window_seconds, limit.burst());
             let found = rate.look(arrival, now.saturating_mul(1000), cost);
             let block = state.blocks.get(&counted).filter(|block| block.until > now);
             answer.add(state_of(limit, subject, found, block, now));
-            nexts.push((counted, found.next));
+            nexts.push((place, found.next));
         }
         let mut refused = Vec::new();
         if !looks {
@@ -112,8 +128,8 @@ impl Guard {
                 forget_idle(&mut state.cells);
             }
             let allowed = answer.allowed;
-            for (((limit, subject), (counted, next)), found) in limits.iter().zip(nexts).zip(&answer.limits) {
-                let cell = state.cells.entry(counted).or_default();
+            for (((limit, subject), (place, next)), found) in limits.iter().zip(nexts).zip(&answer.limits) {
+                let cell = state.cells.entry(place).or_default();
                 let window = limit.window_of(now);
                 if cell.window != window {
                     (cell.window, cell.calls) = (window, 0);
@@ -145,12 +161,7 @@ impl Guard {
     pub(super) fn release(&self, counted: &Counted) {
         let mut state = self.lock();
         state.blocks.remove(counted);
-        state.cells.remove(counted);
-    }
-
-    /// Forgets subjects of limits that there are no longer.
-    pub(super) fn keep(&self, limits: &LimitSet, built_in: &str) {
-        self.lock().cells.retain(|(limit, _), _| limit == built_in || limits.get(limit).is_some());
+        state.cells.remove(&self.cell(counted));
     }
 
     /// Subjects remembered, and blocks.
@@ -198,7 +209,7 @@ fn state_of(limit: &Limit, subject: &str, found: Answer, block: Option<&Block>, 
 }
 
 /// Forgets the tenth of the subjects whose allowance is least taken: for most of them it is whole again.
-fn forget_idle(cells: &mut HashMap<Counted, Cell>) {
+fn forget_idle(cells: &mut HashMap<u128, Cell>) {
     let mut arrivals: Vec<i64> = cells.values().map(|cell| cell.arrival).collect();
     let tenth = arrivals.len() / 10;
     let (_, &mut bound, _) = arrivals.select_nth_unstable(tenth);

@@ -278,10 +278,6 @@ impl LimitSet {
         }
         found
     }
-
-    pub(super) fn get(&self, name: &str) -> Option<&Limit> {
-        self.limits.iter().find(|limit| limit.name == name)
-    }
 }
 
 /// An address of IPv6 is counted by its network of 64 bits, which is what a customer gets; one of IPv4 by itself.

@@ -21,11 +21,16 @@ use limit::LimitSet;
 use muniment_store::register::{ChangedBy, Lookup, RegisterChange};
 use muniment_store::{Store, StoreError};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use violations::Violation;
 
 /// Name of the limit that comes from the configuration.
 pub const BUILT_IN: &str = "muniment";
+/// Blocks up to which the register is read anew each time.
+const FEW_BLOCKS: usize = 1000;
+/// If there are more, it is read one time in so many.
+const SELDOM: u32 = 15;
 /// Most calls that one question may stand for.
 const MOST_COST: i64 = 1_000_000;
 /// Refusals that wait to be written down; beyond it, whoever is refused waits until they are.
@@ -55,6 +60,7 @@ pub struct RateLimits {
     built_in: Option<Limit>,
     set: Mutex<Arc<LimitSet>>,
     guard: Guard,
+    rounds: AtomicU32,
     /// Violations to be written down or brought up to date, by their key.
     pending: Mutex<HashMap<String, Violation>>,
 }
@@ -63,7 +69,14 @@ impl RateLimits {
     pub(crate) fn new(store: Arc<Store>, config: &ProtectionConfig) -> Self {
         let built_in = built_in(config);
         let set = LimitSet::new(built_in.iter().cloned().collect());
-        Self { store, built_in, set: Mutex::new(Arc::new(set)), guard: Guard::default(), pending: Mutex::default() }
+        Self {
+            store,
+            built_in,
+            set: Mutex::new(Arc::new(set)),
+            guard: Guard::default(),
+            rounds: AtomicU32::new(0),
+            pending: Mutex::default(),
+        }
     }
 
     fn set(&self) -> Arc<LimitSet> {
@@ -78,9 +91,11 @@ impl RateLimits {
     pub(crate) async fn refresh(&self) -> Result<()> {
         let mut limits = self.list().await?;
         limits.extend(self.built_in.clone());
-        let set = LimitSet::new(limits);
-        self.guard.keep(&set, BUILT_IN);
-        *self.set.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(set);
+        *self.set.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(LimitSet::new(limits));
+        let (_, known) = self.guard.size();
+        if known > FEW_BLOCKS && !self.rounds.fetch_add(1, Ordering::Relaxed).is_multiple_of(SELDOM) {
+            return Ok(());
+        }
         let (blocks, ended) = violations::blocks(&self.store, crate::now()).await?;
         self.guard.set_blocks(blocks);
         violations::end_blocks(&self.store, &ended).await

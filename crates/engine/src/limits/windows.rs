@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 /// How long after its end a window waits for records that come late.
 pub(super) const LATENESS: i64 = 600_000_000;
 /// Windows counted at a time. Beyond it, the oldest are closed early.
-const WINDOWS: usize = 100_000;
+const WINDOWS: usize = 50_000;
 
 /// A subject's window.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

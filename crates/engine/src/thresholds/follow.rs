@@ -123,7 +123,7 @@ impl Watch {
 fn finding(subject: &str, reason: &str, at: i64) -> String {
     let cut = |text: &str, chars: usize| text.chars().take(chars).collect::<String>();
     serde_json::json!({
-        "event_type": "METRIC_CRITICAL", "event_category": "SYSTEM", "severity": 4, "ip_address": "0.0.0.0",
+        "event_type": "METRIC_CRITICAL", "event_category": "SYSTEM", "severity": 4, "username": "muniment:thresholds", "ip_address": "0.0.0.0",
         "resource_accessed": cut(subject, 500), "failure_reason": cut(reason.trim_end(), 1000), "event_time": at, "requires_investigation": true,
     })
     .to_string()
