@@ -145,7 +145,9 @@ pub(crate) async fn violations(
     if !(1..=MOST_LISTED).contains(&limit) {
         return Err(Refusal::new(Code::InvalidParameter, format!("limit is from 1 to {MOST_LISTED}")));
     }
-    Ok(Json(app.engine.rate_limits().violations(wanted.blocked, limit).await?))
+    let rows = app.engine.rate_limits().violations(wanted.blocked, limit).await?;
+    let clear = app.allow(&principal, Action::ReadUnmasked, Some(VIOLATIONS)).is_ok();
+    Ok(Json(if clear { rows } else { rows.into_iter().map(ViolationRow::masked).collect() }))
 }
 
 /// Why a block is lifted.

@@ -55,6 +55,9 @@ struct Subject<'a> {
     unit: Option<&'a str>,
 }
 
+/// Warning and critical, in the unit of a measurement.
+type Pair = (Option<i64>, Option<i64>);
+
 /// A value has reached a threshold. If being critical takes less than being worth a warning, small values are the bad ones.
 pub(super) fn reached(value: i128, threshold: Option<i128>, warning: Option<i128>, critical: Option<i128>) -> bool {
     let downwards = matches!((warning, critical), (Some(warning), Some(critical)) if critical < warning);
@@ -138,7 +141,7 @@ impl Threshold {
     }
 
     /// Warning and critical in a unit; `None` if that is of another kind.
-    fn in_unit(&self, unit: Option<&str>) -> Option<(Option<i64>, Option<i64>)> {
+    fn in_unit(&self, unit: Option<&str>) -> Option<Pair> {
         let convert = |amount: Option<Amount>| match amount {
             Some(amount) => convert(amount.0, self.metric_unit.as_deref(), unit).map(Some),
             None => Some(None),
@@ -164,7 +167,7 @@ impl Thresholds {
         Self { rules: [sorted(configured), sorted(built_in)].concat() }
     }
 
-    fn of(&self, subject: &Subject<'_>) -> Option<(Option<i64>, Option<i64>)> {
+    fn of(&self, subject: &Subject<'_>) -> Option<Pair> {
         self.rules.iter().filter(|rule| rule.is_for(subject)).find_map(|rule| rule.in_unit(subject.unit))
     }
 
@@ -172,7 +175,7 @@ impl Thresholds {
     pub(crate) fn apply(&self, batch: RecordBatch) -> Result<RecordBatch> {
         let columns = Columns::of(&batch)?;
         let rows = batch.num_rows();
-        let mut known: HashMap<Subject<'_>, Option<(Option<i64>, Option<i64>)>> = HashMap::new();
+        let mut known: HashMap<Subject<'_>, Option<Pair>> = HashMap::new();
         let mut found = Vec::with_capacity(rows);
         for row in 0..rows {
             let own = columns.warning.is_valid(row) || columns.critical.is_valid(row);
@@ -182,7 +185,7 @@ impl Thresholds {
         if found.iter().all(Option::is_none) {
             return Ok(batch);
         }
-        let column = |own: &Decimal128Array, pick: fn((Option<i64>, Option<i64>)) -> Option<i64>| -> Result<ArrayRef> {
+        let column = |own: &Decimal128Array, pick: fn(Pair) -> Option<i64>| -> Result<ArrayRef> {
             let values = found.iter().enumerate().map(|(row, found)| match found {
                 Some(found) => pick(*found).map(i128::from),
                 None => own.is_valid(row).then(|| own.value(row)),
@@ -239,7 +242,7 @@ impl<'a> Columns<'a> {
         Subject { name: self.name.value(row), category: self.category.value(row), component: text(self.component), unit: text(self.unit) }
     }
 
-    fn reaches(&self, row: usize, thresholds: Option<(Option<i64>, Option<i64>)>) -> bool {
+    fn reaches(&self, row: usize, thresholds: Option<Pair>) -> bool {
         let Some((warning, critical)) = thresholds else { return false };
         let (value, warning, critical) = (self.value.value(row), warning.map(i128::from), critical.map(i128::from));
         reached(value, warning, warning, critical) || reached(value, critical, warning, critical)
