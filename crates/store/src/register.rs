@@ -151,6 +151,8 @@ pub struct Lookup {
     pub equal: Values,
     /// Numbers and times that columns must exceed.
     pub above: Values,
+    /// Numbers and times that columns must not exceed.
+    pub up_to: Values,
     /// Rows after this `id` only.
     pub after: i64,
     /// Whether the largest `id` comes first, not the smallest.
@@ -162,6 +164,6 @@ pub struct Lookup {
 impl Lookup {
     /// All rows with these values.
     pub fn new(table: &'static Table, equal: Values) -> Self {
-        Self { table, equal, above: Vec::new(), after: i64::MIN, newest_first: false, limit: u32::MAX }
+        Self { table, equal, above: Vec::new(), up_to: Vec::new(), after: i64::MIN, newest_first: false, limit: u32::MAX }
     }
 }

@@ -109,10 +109,11 @@ pub async fn sources(config: Config, options: Sources) -> Result<ExitCode> {
     };
     if options.json {
         println!("{}", serde_json::to_string_pretty(&sources).map_err(|error| CliError::Usage(error.to_string()))?);
-    } else if sources.is_empty() {
-        println!("No database is attached. `muniment attach postgres://… --table 'schema.*'` attaches one.");
     } else {
         print!("{}", show::sources(&sources));
+        if sources.iter().all(|source| source.kind == muniment_capture::open::REGISTERS) {
+            println!("No other database is attached. `muniment attach postgres://… --table 'schema.*'` attaches one.");
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

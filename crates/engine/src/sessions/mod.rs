@@ -26,7 +26,7 @@ const TOUCH_EVERY: i64 = 60_000_000;
 /// Most sessions of a page.
 pub const MOST_SESSIONS: u32 = 1000;
 /// Sessions that are found to be over at a time.
-const EXPIRE_AT_ONCE: usize = 500;
+const EXPIRE_AT_ONCE: u32 = 500;
 /// Longest that a session may be said to last.
 const LONGEST: i64 = 366 * 86_400 * 1_000_000;
 /// Fields that a new session may be given.
@@ -122,12 +122,11 @@ impl Engine {
         equal.extend(filter.device_fingerprint.clone().map(|device| ("device_fingerprint", Value::from(device))));
         equal.extend(filter.ip_address.map(|address| ("ip_address", Value::from(address.to_string()))));
         let limit = filter.limit.unwrap_or(100).clamp(1, MOST_SESSIONS);
-        let lookup = Lookup { after: filter.after.unwrap_or(i64::MIN), limit, ..Lookup::new(table, equal) };
-        let rows = self.store().db().find_in_register(&lookup).await?;
-        let now = crate::now();
         // One whose time is over is not open, even if nobody has noticed yet.
-        let wanted = |row: &&RegisterRow| filter.active != Some(true) || is_open(row, now);
-        Ok(rows.iter().filter(wanted).map(|row| fields::to_json(table, row)).collect())
+        let above: Values = if filter.active == Some(true) { vec![("expires_at", crate::now().into())] } else { Vec::new() };
+        let lookup = Lookup { above, after: filter.after.unwrap_or(i64::MIN), limit, ..Lookup::new(table, equal) };
+        let rows = self.store().db().find_in_register(&lookup).await?;
+        Ok(rows.iter().map(|row| fields::to_json(table, row)).collect())
     }
 
     /// How many sessions are open, by user, device or address; most first.
@@ -272,11 +271,14 @@ impl Engine {
     /// If the register can't be read or written.
     pub(crate) async fn expire_sessions(&self) -> Result<usize> {
         let (table, now) = (register(SESSIONS)?, crate::now());
-        let open = self.store().db().find_in_register(&Lookup::new(table, vec![("is_active", true.into())])).await?;
-        let over: Vec<RegisterChange> = open
+        let up_to = vec![("expires_at", now.into())];
+        let lookup = Lookup { up_to, limit: EXPIRE_AT_ONCE, ..Lookup::new(table, vec![("is_active", true.into())]) };
+        let over: Vec<RegisterChange> = self
+            .store()
+            .db()
+            .find_in_register(&lookup)
+            .await?
             .iter()
-            .filter(|row| !is_open(row, now))
-            .take(EXPIRE_AT_ONCE)
             .map(|row| {
                 let end = row.get("expires_at").clone();
                 let values = vec![("is_active", false.into()), ("logout_reason", EXPIRED.into()), ("logout_at", end.clone())];

@@ -170,7 +170,10 @@ pub(super) static USER_SESSIONS: Table = Table {
         Column::time("logout_at", "user_sessions.logout_at", "Time it was closed."),
     ],
     ledger_columns: &[],
-    indexes: &[index("ix_user_sessions_user", &["user_id", "created_at DESC"], "")],
+    indexes: &[
+        index("ix_user_sessions_user", &["user_id", "created_at DESC"], ""),
+        index("ix_user_sessions_open", &["is_active", "expires_at"], ""),
+    ],
     foreign_keys: &[to_user("user_id", "users ||--o{ user_sessions : \"creates\"")],
     checks: &[],
     doc: "Sessions of users, open and closed.",

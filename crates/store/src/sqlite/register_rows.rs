@@ -12,13 +12,15 @@ pub(super) async fn find(pool: &SqlitePool, lookup: &Lookup) -> Result<Vec<Regis
     let table = lookup.table;
     known(table, &lookup.equal)?;
     known(table, &lookup.above)?;
+    known(table, &lookup.up_to)?;
     let names: Vec<&str> = table.columns.iter().map(|column| column.name).collect();
     let conditions: String = lookup.equal.iter().map(|(name, _)| format!(" AND {name} IS ?")).collect();
     let above: String = lookup.above.iter().map(|(name, _)| format!(" AND {name} > ?")).collect();
+    let up_to: String = lookup.up_to.iter().map(|(name, _)| format!(" AND {name} <= ?")).collect();
     let order = if lookup.newest_first { " DESC" } else { "" };
     let columns = names.join(", ");
-    let text = format!("SELECT {columns} FROM {} WHERE id > ?{conditions}{above} ORDER BY id{order} LIMIT ?", table.name);
-    let mut bound: Vec<&Value> = lookup.equal.iter().chain(&lookup.above).map(|(_, value)| value).collect();
+    let text = format!("SELECT {columns} FROM {} WHERE id > ?{conditions}{above}{up_to} ORDER BY id{order} LIMIT ?", table.name);
+    let mut bound: Vec<&Value> = lookup.equal.iter().chain(&lookup.above).chain(&lookup.up_to).map(|(_, value)| value).collect();
     let (after, limit) = (Value::Int(lookup.after), Value::Int(lookup.limit.into()));
     bound.insert(0, &after);
     bound.push(&limit);
