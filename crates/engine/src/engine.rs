@@ -141,6 +141,7 @@ pub struct Engine {
     identities: Identities,
     stopping: watch::Sender<bool>,
     envelope_turns: crate::envelopes::Turns,
+    opening_cases: tokio::sync::Mutex<()>,
     outbox_filled: Arc<Notify>,
     pub(crate) rate_limits: Arc<RateLimits>,
     pub(crate) requests: crate::requests::Recorder,
@@ -194,6 +195,7 @@ impl Engine {
             captures: Captures::default(),
             stopping: watch::Sender::new(false),
             envelope_turns: crate::envelopes::Turns::default(),
+            opening_cases: tokio::sync::Mutex::default(),
             outbox_filled: Arc::default(),
         });
         engine.refresh_thresholds().await?;
@@ -265,6 +267,11 @@ impl Engine {
         }
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(tasks);
         Ok(())
+    }
+
+    /// One opens an investigation at a time.
+    pub(crate) fn opening_cases(&self) -> &tokio::sync::Mutex<()> {
+        &self.opening_cases
     }
 
     pub(crate) fn sight(&self) -> &Sight {

@@ -162,6 +162,8 @@ impl Engine {
         if let Some(id) = new.security_audit_id {
             evidence::pin(self.store(), LOG, id).await?;
         }
+        // What is looked for is not there yet when two look at once: one after the other.
+        let _turn = self.opening_cases().lock().await;
         for (column, id) in [("security_audit_id", new.security_audit_id), ("security_event_id", new.security_event_id)] {
             let Some(id) = id else { continue };
             let others = self.store().db().find_in_register(&Lookup::new(table, vec![(column, id.into())])).await?;

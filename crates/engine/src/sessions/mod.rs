@@ -2,6 +2,8 @@
 //! expiry. More sessions of a user at once than allowed are a finding.
 
 mod derive;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use derive::following;
 
