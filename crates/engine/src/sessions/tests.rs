@@ -1,3 +1,5 @@
+//! Sessions whose time is over.
+
 #![allow(clippy::unwrap_used)]
 
 use super::{SessionConfig, acting};
