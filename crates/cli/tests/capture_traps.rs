@@ -11,7 +11,7 @@ use sqlx::{Connection, Executor, PgConnection};
 
 /// The values of the moment are recorded, not those that are there when the queue is read; what was deleted meanwhile is not lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_01_values_are_those_of_the_moment() {
+async fn trap_1_values_are_those_of_the_moment() {
     for mode in ["replication", "queue"] {
         let tables = "CREATE TABLE t (id int PRIMARY KEY, n int)";
         let mut audited = Audited::with(tables, &["--table", "public.t", "--mode", mode]).await;
@@ -35,7 +35,7 @@ async fn trap_01_values_are_those_of_the_moment() {
 
 /// A transaction that began early and commits late is neither lost nor ahead of its time.
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_02_commit_order_counts() {
+async fn trap_2_commit_order_counts() {
     for mode in ["replication", "queue"] {
         let tables = "CREATE TABLE t (id int PRIMARY KEY)";
         let mut audited = Audited::with(tables, &["--table", "public.t", "--mode", mode]).await;
@@ -52,7 +52,7 @@ async fn trap_02_commit_order_counts() {
 
 /// A partition that comes later, its rows changed by an application that knows nothing of capture; a row that moves.
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_07_new_partitions_and_moved_rows() {
+async fn trap_7_new_partitions_and_moved_rows() {
     let tables =
         "CREATE TABLE t (id int, k text, PRIMARY KEY (id, k)) PARTITION BY LIST (k); CREATE TABLE t_a PARTITION OF t FOR VALUES IN ('a')";
     let mut audited = Audited::with(tables, &["--table", "public.t"]).await;
@@ -75,7 +75,7 @@ async fn trap_07_new_partitions_and_moved_rows() {
 
 /// An unlogged table is not in the WAL: attaching says so. A rewritten table is reported, and recorded anew.
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_09_what_is_not_in_the_wal_is_said() {
+async fn trap_9_what_is_not_in_the_wal_is_said() {
     let tables = "CREATE TABLE t (id int PRIMARY KEY, n int); CREATE UNLOGGED TABLE fast (id int PRIMARY KEY)";
     let mut audited = Audited::with(tables, &["--table", "public.t", "--snapshot", "initial"]).await;
     let url = audited.server.url(DATABASE);

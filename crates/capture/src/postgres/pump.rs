@@ -1,5 +1,5 @@
 //! The task that reads the stream: events in, batches out. It runs ahead of whoever stores the batches by two of them at most; then it waits, and so does
-//! the server.
+//! the server. It has a thread of its own, on which it may sleep.
 
 use crate::error::{CaptureError, Result};
 use crate::postgres::activity::{Activity, Sighting};
@@ -22,12 +22,18 @@ const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 /// How often an idle source looks whether it has been idle for long.
 const IDLE_CHECK: Duration = Duration::from_millis(500);
 
+/// How long the thread sleeps when everything that came has been read, so that what comes meanwhile comes together. A busy server sends each transaction by
+/// itself; to be woken for each costs it and us more than reading it.
+const GATHER: Duration = Duration::from_millis(8);
+
 /// Everything the task works with.
 pub(super) struct Pump {
     pub source: String,
     pub timeline: u32,
     pub known_applications: Vec<String>,
     pub limits: Limits,
+    /// Whether messages may wait for others.
+    pub gathers: bool,
     /// How often an idle source's position moves.
     pub idle: Duration,
     pub heartbeat: Option<Duration>,
@@ -70,7 +76,17 @@ enum Happened {
     Confirmed(bool),
     Event(Option<ReplicationEvent>),
     Room(bool),
+    Dry,
     Nothing,
+}
+
+/// What has been done since the last message to get the next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dry {
+    Nothing,
+    /// The client had its turn to read.
+    Read,
+    Slept,
 }
 
 impl Pump {
@@ -97,6 +113,7 @@ impl Pump {
             asked: false,
             heartbeat: false,
         };
+        let mut dry = Dry::Slept;
         loop {
             let due = state.since.map(|since| since + self.limits.delay);
             let overdue = due.is_some_and(|due| due <= Instant::now());
@@ -114,11 +131,23 @@ impl Pump {
                 changed = self.confirmed.changed() => Happened::Confirmed(changed.is_ok()),
                 event = self.client.recv() => Happened::Event(event?),
                 room = self.out.reserve(), if overdue => Happened::Room(room.is_ok()),
+                () = std::future::ready(()), if self.gathers && dry != Dry::Slept => Happened::Dry,
                 () = sleep_until(wake) => Happened::Nothing,
             };
             match happened {
                 Happened::Confirmed(true) => self.confirm(),
-                Happened::Event(Some(event)) => self.event(event, &mut state).await?,
+                Happened::Event(Some(event)) => {
+                    dry = Dry::Nothing;
+                    self.event(event, &mut state).await?;
+                }
+                Happened::Dry if dry == Dry::Nothing => {
+                    dry = Dry::Read;
+                    tokio::task::yield_now().await;
+                }
+                Happened::Dry => {
+                    dry = Dry::Slept;
+                    std::thread::sleep(GATHER);
+                }
                 Happened::Event(None) => return Err(CaptureError::Malformed("the server ended the replication stream".into())),
                 Happened::Room(true) => {}
                 Happened::Nothing => self.idle(&mut state).await?,

@@ -31,8 +31,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
 /// Messages read ahead of their decoding.
@@ -63,7 +62,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { records: 8192, bytes: 4 << 20, delay: Duration::from_millis(10) }
+        Self { records: 8192, bytes: 4 << 20, delay: Duration::from_millis(40) }
     }
 }
 
@@ -189,23 +188,46 @@ impl Shared {
 
 /// A logical replication slot as a source of changes.
 pub struct ReplicationSource {
-    config: ReplicationConfig,
-    server: Server,
-    shared: Arc<Shared>,
+    connector: Connector,
     running: Option<Running>,
 }
 
-/// The reading task, and the ways to and from it.
+/// The reading thread, and the ways to and from it. It ends when this is dropped.
 struct Running {
     batches: mpsc::Receiver<Result<Batch>>,
     confirmed: watch::Sender<u64>,
-    task: JoinHandle<()>,
+    _stop: oneshot::Sender<()>,
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+/// What connects to a slot.
+#[derive(Clone)]
+struct Connector {
+    config: Arc<ReplicationConfig>,
+    server: Server,
+    shared: Arc<Shared>,
+}
+
+/// The ways from and to whoever stores the batches.
+struct Ends {
+    batches: mpsc::Sender<Result<Batch>>,
+    confirmed: watch::Receiver<u64>,
+}
+
+/// Runs work on a thread and a scheduler of its own, until `stop`'s other end is dropped: the messages of a busy server, which come one at a time, then
+/// wake nobody on another core.
+fn spawn_thread(stop: oneshot::Receiver<()>, work: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+    let failed = |error: std::io::Error| CaptureError::database("starting a thread")(sqlx::Error::Io(error));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let run = move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = stop => {}
+                () = work => {}
+            }
+        });
+    };
+    std::thread::Builder::new().name("replication".to_owned()).spawn(run).map_err(failed)?;
+    Ok(())
 }
 
 impl ReplicationSource {
@@ -219,34 +241,36 @@ impl ReplicationSource {
         if config.slot.is_empty() || config.slot.len() > 63 || !config.slot.bytes().all(valid) {
             return Err(CaptureError::Refused(format!("{:?} is no name for a replication slot", config.slot)));
         }
-        Ok(Self { config, server, shared: Arc::default(), running: None })
+        Ok(Self { connector: Connector { config: Arc::new(config), server, shared: Arc::default() }, running: None })
     }
 
     /// What is read, and how.
     pub(super) fn config(&self) -> &ReplicationConfig {
-        &self.config
+        &self.connector.config
     }
 
     /// What needs a baseline since the source was made, or since [`ReplicationSource::baseline_taken`]. It is known to this object alone: whoever stores the
     /// batches stores it too.
     pub fn baseline_need(&self) -> BaselineNeed {
-        self.shared.need(|need| need.clone())
+        self.connector.shared.need(|need| need.clone())
     }
 
     /// Says that baselines have been taken, or noted as to be taken.
     pub fn baseline_taken(&self) {
-        self.shared.need(|need| *need = BaselineNeed::default());
+        self.connector.shared.need(|need| *need = BaselineNeed::default());
     }
 
     /// How far the source is.
     pub fn progress(&self) -> Progress {
         Progress {
-            server_lsn: self.shared.server_lsn.load(Ordering::Relaxed),
-            read_lsn: self.shared.read_lsn.load(Ordering::Relaxed),
-            commit_time: self.shared.commit_time.load(Ordering::Relaxed),
+            server_lsn: self.connector.shared.server_lsn.load(Ordering::Relaxed),
+            read_lsn: self.connector.shared.read_lsn.load(Ordering::Relaxed),
+            commit_time: self.connector.shared.commit_time.load(Ordering::Relaxed),
         }
     }
+}
 
+impl Connector {
     /// Connects and looks whether everything after `stored` is there. The client replicates from there, or from where the slot begins if not.
     async fn connect(&self, stored: Option<Position>) -> Result<(ReplicationClient, ServerState, Option<Gap>)> {
         let (mut client, mut state) = self.connect_at(stored).await?;
@@ -312,6 +336,43 @@ impl ReplicationSource {
         finding.write(&mut out);
         out
     }
+
+    /// Begins to replicate after the stored position, or where the slot begins.
+    async fn pump(&self, stored: Option<Position>, ends: Ends) -> Result<Pump> {
+        let (client, state, gap) = self.begin(stored).await?;
+        let slot_at = state.slot.as_ref().map_or(0, |slot| slot.confirmed);
+        let beginning = Position::between(state.timeline, slot_at);
+        let after = stored.filter(|_| gap.is_none()).unwrap_or(beginning);
+        if stored.is_none() || gap.is_some() {
+            let findings = gap.as_ref().map(|gap| self.gap_finding(gap, after)).unwrap_or_default();
+            // The channel is empty and has room for one.
+            let _ = ends.batches.try_send(Ok(Batch { findings, position: after.to_string(), ..Batch::default() }));
+        }
+        if let Some(gap) = gap {
+            tracing::warn!(source = %self.config.name, reason = %gap.reason, "changes may be missing");
+            self.shared.need(|need| need.gap = Some(gap));
+        }
+        self.shared.server_lsn.fetch_max(state.flushed, Ordering::Relaxed);
+        let config = &self.config;
+        Ok(Pump {
+            source: config.name.clone(),
+            timeline: state.timeline,
+            known_applications: config.known_applications.clone(),
+            limits: config.limits,
+            gathers: !config.strict,
+            idle: config.idle,
+            heartbeat: config.heartbeat,
+            client,
+            relations: Relations::new(config.columns.clone()),
+            side: Side::new(self.server.clone()),
+            activity: (config.sessions == SessionSource::Activity).then(|| Activity::start(self.server.clone())),
+            quota: Quota::new(&config.name, config.findings_per_minute),
+            out: ends.batches,
+            confirmed: ends.confirmed,
+            shared: self.shared.clone(),
+            after,
+        })
+    }
 }
 
 #[async_trait]
@@ -321,41 +382,24 @@ impl Source for ReplicationSource {
     async fn start(&mut self, position: Option<&str>) -> Result<()> {
         self.running = None;
         let stored: Option<Position> = position.map(str::parse).transpose()?;
-        let (client, state, gap) = self.begin(stored).await?;
-        let slot_at = state.slot.as_ref().map_or(0, |slot| slot.confirmed);
-        let beginning = Position::between(state.timeline, slot_at);
-        let after = stored.filter(|_| gap.is_none()).unwrap_or(beginning);
         let (batch_sender, batches) = mpsc::channel(1);
         let (confirmed, confirmed_receiver) = watch::channel(0);
-        if stored.is_none() || gap.is_some() {
-            let findings = gap.as_ref().map(|gap| self.gap_finding(gap, after)).unwrap_or_default();
-            // The channel is empty and has room for one.
-            let _ = batch_sender.try_send(Ok(Batch { findings, position: after.to_string(), ..Batch::default() }));
-        }
-        if let Some(gap) = gap {
-            tracing::warn!(source = %self.config.name, reason = %gap.reason, "changes may be missing");
-            self.shared.need(|need| need.gap = Some(gap));
-        }
-        self.shared.server_lsn.fetch_max(state.flushed, Ordering::Relaxed);
-        let config = &self.config;
-        let pump = Pump {
-            source: config.name.clone(),
-            timeline: state.timeline,
-            known_applications: config.known_applications.clone(),
-            limits: config.limits,
-            idle: config.idle,
-            heartbeat: config.heartbeat,
-            client,
-            relations: Relations::new(config.columns.clone()),
-            side: Side::new(self.server.clone()),
-            activity: (config.sessions == SessionSource::Activity).then(|| Activity::start(self.server.clone())),
-            quota: Quota::new(&config.name, config.findings_per_minute),
-            out: batch_sender,
-            confirmed: confirmed_receiver,
-            shared: self.shared.clone(),
-            after,
-        };
-        self.running = Some(Running { batches, confirmed, task: tokio::spawn(pump.run()) });
+        let (begun, beginning) = oneshot::channel();
+        let (stop, stopped) = oneshot::channel();
+        let connector = self.connector.clone();
+        spawn_thread(stopped, async move {
+            let ends = Ends { batches: batch_sender, confirmed: confirmed_receiver };
+            let (pump, outcome) = match connector.pump(stored, ends).await {
+                Ok(pump) => (Some(pump), Ok(())),
+                Err(error) => (None, Err(error)),
+            };
+            let wanted = begun.send(outcome).is_ok();
+            if let Some(pump) = pump.filter(|_| wanted) {
+                pump.run().await;
+            }
+        })?;
+        beginning.await.unwrap_or_else(|_| Err(CaptureError::Malformed("the reading thread has ended".into())))?;
+        self.running = Some(Running { batches, confirmed, _stop: stop });
         Ok(())
     }
 

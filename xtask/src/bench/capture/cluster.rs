@@ -123,10 +123,10 @@ impl Cluster {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context(|| "cannot run psql")
     }
 
-    /// Starts `pgbench` with a script.
+    /// Starts `pgbench` with a script, with prepared statements, as drivers use them.
     pub fn pgbench(&self, script: &Path, clients: usize, seconds: u64, rate: Option<u64>) -> Result<Child> {
         let mut command = self.client("pgbench");
-        command.args(["--no-vacuum", "--protocol=simple", "--jobs=1", "--client", &clients.to_string(), "--time", &seconds.to_string()]);
+        command.args(["--no-vacuum", "--protocol=prepared", "--jobs=1", "--client", &clients.to_string(), "--time", &seconds.to_string()]);
         if let Some(rate) = rate {
             command.args(["--rate", &rate.to_string()]);
         }
