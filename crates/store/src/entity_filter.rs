@@ -34,6 +34,8 @@ const PROBES: u32 = 5;
 const MAX_TABLES: usize = 256;
 
 type Block = [u8; BLOCK_BYTES as usize];
+/// Byte and mask of each bit that a pair sets.
+type Bits = Vec<(usize, u8)>;
 
 /// An entity's hash: its upper half chooses the block.
 fn entity(table: &str, key: &str, scratch: &mut Vec<u8>) -> u64 {
@@ -193,7 +195,7 @@ impl EntityFilters {
         let whole_table = entities.iter().any(|(_, key)| WHOLE_TABLE.contains(key));
         let named = entities.iter().filter(|(_, key)| !WHOLE_TABLE.contains(key));
         let stretches = row_group_rows.div_ceil(self.stretch);
-        let probes: Vec<(u64, Vec<Vec<(usize, u8)>>)> = named
+        let probes: Vec<(u64, Vec<Bits>)> = named
             .map(|(table, key)| {
                 let hash = entity(table, key, &mut scratch);
                 (hash, (0..stretches).map(|stretch| bits(hash, stretch).collect()).collect())
@@ -208,7 +210,7 @@ impl EntityFilters {
                 for (hash, probes) in &probes {
                     let mut block = Block::default();
                     file.read_exact_at(&mut block, start + block_of(*hash, bytes / BLOCK_BYTES) * BLOCK_BYTES)?;
-                    let is_set = |bits: &Vec<(usize, u8)>| bits.iter().all(|(byte, mask)| block[*byte] & mask != 0);
+                    let is_set = |bits: &Bits| bits.iter().all(|(byte, mask)| block[*byte] & mask != 0);
                     may.extend(probes.iter().enumerate().filter(|(_, bits)| is_set(bits)).map(|(stretch, _)| stretch));
                 }
                 if !may.is_empty() {

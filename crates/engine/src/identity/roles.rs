@@ -5,6 +5,7 @@ use crate::error::{EngineError, Result};
 use muniment_access::Role;
 use muniment_store::register::{RegisterChange, RegisterRow};
 use serde::{Deserialize, Serialize};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
 /// A role that a user has.
@@ -42,9 +43,9 @@ impl Identities {
         let mut grants = Vec::new();
         for row in self.rows("user_roles", Vec::new()).await? {
             let user_id = row.int("user_id").unwrap_or_default();
-            if !names.contains_key(&user_id) {
+            if let Entry::Vacant(unknown) = names.entry(user_id) {
                 let user = self.rows("users", vec![("id", user_id.into())]).await?.pop();
-                names.insert(user_id, user.and_then(|user| Some(user.text("username")?.to_owned())).unwrap_or_default());
+                unknown.insert(user.and_then(|user| Some(user.text("username")?.to_owned())).unwrap_or_default());
             }
             let text = |column| row.text(column).unwrap_or_default().to_owned();
             let username = names.get(&user_id).cloned().unwrap_or_default();

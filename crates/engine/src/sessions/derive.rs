@@ -78,7 +78,7 @@ impl Draft {
     fn new(session_id: &str, row: Option<RegisterRow>) -> Self {
         let id = row.as_ref().map(RegisterRow::id);
         let before = row.unwrap_or_else(|| RegisterRow { values: Vec::new() });
-        let values = before.values.iter().cloned().filter(|(name, _)| *name != "id");
+        let values = before.values.iter().filter(|(name, _)| *name != "id").cloned();
         let mut values: BTreeMap<_, _> = values.collect();
         values.insert("session_id", session_id.into());
         Self { id, before, values }

@@ -135,7 +135,7 @@ async fn a_record_makes_the_users_that_it_speaks_of() {
 async fn an_external_id_of_nobody_is_refused_where_records_make_no_users() {
     let scene = Scene::new().await;
     let record = json!({ "event_type": "LOGIN", "user_id": "hr-9" });
-    let refused = scene.try_send("auth_audit_log", &[record.clone()]).await;
+    let refused = scene.try_send("auth_audit_log", std::slice::from_ref(&record)).await;
     let Err(EngineError::Invalid(rejection)) = refused else { panic!("{refused:?}") };
     assert_eq!(rejection.errors[0].field.as_deref(), Some("user_id"));
     scene.engine.add_user(&object(json!({ "username": "an", "external_id": "hr-9" })), &by("admin")).await.unwrap();

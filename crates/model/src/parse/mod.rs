@@ -48,6 +48,9 @@ impl Default for Limits {
     }
 }
 
+/// Finds the number of a user by a text.
+pub type FindUser<'a> = dyn FnMut(&str) -> Option<i64> + 'a;
+
 /// How to read a request, and what stands in for values not given.
 pub struct ParseOptions<'a> {
     /// Time of receipt in microseconds: the default of times.
@@ -61,7 +64,7 @@ pub struct ParseOptions<'a> {
     /// Years of retention for records that don't say; `None` for the log's own.
     pub retention_years: Option<u16>,
     /// Finds the number of a user by the text that stands in its place, an id of another system; `None` if users are given by number only.
-    pub users: Option<&'a mut dyn FnMut(&str) -> Option<i64>>,
+    pub users: Option<&'a mut FindUser<'a>>,
 }
 
 /// Records of a request, as columns.

@@ -191,10 +191,10 @@ fn rows(
     let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file.try_clone()?, metadata.clone());
     let mask = ProjectionMask::columns(builder.parquet_schema(), ENTITY);
     let all = metadata.metadata().row_group(row_group).num_rows() as usize;
-    let looked_at: Vec<Range<usize>> = match &place.stretches {
-        Some(stretches) => stretches.iter().map(|n| (n * stretch_rows).min(all)..((n + 1) * stretch_rows).min(all)).collect(),
-        None => vec![0..all],
-    };
+    let everywhere: Vec<usize> = (0..all.div_ceil(stretch_rows)).collect();
+    let stretches = place.stretches.as_ref().unwrap_or(&everywhere);
+    let stretch = |n: &usize| (n * stretch_rows).min(all)..((n + 1) * stretch_rows).min(all);
+    let looked_at: Vec<Range<usize>> = stretches.iter().map(stretch).collect();
     let selection = RowSelection::from_consecutive_ranges(looked_at.iter().cloned(), all);
     let builder = builder.with_projection(mask).with_row_groups(vec![row_group]).with_row_selection(selection);
     let mut numbers = looked_at.into_iter().flatten();
