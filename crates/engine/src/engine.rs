@@ -13,6 +13,7 @@ use crate::measures::MonitoringConfig;
 use crate::metrics::Metrics;
 use crate::people::Sight;
 use crate::publish;
+use crate::reading::Readings;
 use crate::sessions::SessionConfig;
 use muniment_ledger::PartitionKey;
 use muniment_ledger::bundle;
@@ -139,6 +140,7 @@ pub struct Engine {
     tasks: Mutex<Vec<JoinHandle<()>>>,
     captures: Captures,
     identities: Identities,
+    readings: Readings,
     stopping: watch::Sender<bool>,
     envelope_turns: crate::envelopes::Turns,
     outbox_filled: Arc<Notify>,
@@ -180,6 +182,7 @@ impl Engine {
         committer.begin().await?;
         let rate_limits = Arc::new(RateLimits::new(shared.store.clone(), &config.protection));
         rate_limits.refresh().await?;
+        let (readings, reading_queue) = Readings::new();
         let engine = Arc::new(Self {
             rate_limits,
             requests: crate::requests::Recorder::default(),
@@ -192,12 +195,14 @@ impl Engine {
             origin: loaded.origin,
             tasks: Mutex::default(),
             captures: Captures::default(),
+            readings,
             stopping: watch::Sender::new(false),
             envelope_turns: crate::envelopes::Turns::default(),
             outbox_filled: Arc::default(),
         });
         engine.refresh_thresholds().await?;
         let mut tasks = maintain::start(&engine);
+        tasks.push(reading_queue.start(&engine));
         tasks.push(tokio::spawn(committer.run(receiver)));
         *engine.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
         engine.start_registers().await?;
@@ -240,6 +245,10 @@ impl Engine {
 
     pub(crate) fn envelope_turns(&self) -> &crate::envelopes::Turns {
         &self.envelope_turns
+    }
+
+    pub(crate) fn readings(&self) -> &Readings {
+        &self.readings
     }
 
     /// Told when followers have put records into the outbox.
@@ -362,6 +371,9 @@ impl Engine {
         self.stop_capture().await;
         if let Err(error) = self.rate_limits.write_pending().await {
             tracing::warn!(error = &error as &dyn std::error::Error, "the last refusals could not be written down");
+        }
+        if let Err(error) = self.finish_readings().await {
+            tracing::error!(error = &error as &dyn std::error::Error, "the last readings can't be recorded");
         }
         self.stopping.send_replace(true);
         self.ask(Work::Stop).await?;

@@ -24,6 +24,7 @@ mod openapi;
 mod peers;
 mod people;
 mod protection;
+mod reader;
 mod reconcile;
 mod reconstruction;
 mod routes;
@@ -32,7 +33,9 @@ mod sessions;
 mod sources;
 mod sql;
 mod status;
+mod unmasking;
 
 pub use identity::AccessMode;
 pub use muniment_engine::query::QueryLimits;
+pub use muniment_engine::unmasking::UnmaskingRules;
 pub use serve::{Server, ServerConfig, ServerError};
