@@ -1,7 +1,6 @@
 //! What somebody sees from whom something is masked or kept: the tables, the histories, and a long list of attempts to see more.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step is a failed test")]
 
-use arrow_array::{Int64Array, RecordBatch, StringArray};
 use bytes::Bytes;
 use muniment_access::{Cleared, Policy, Principal, Role, View, Views};
 use muniment_engine::history::{
@@ -11,6 +10,7 @@ use muniment_engine::query::output::{Encoder, OutputFormat};
 use muniment_engine::query::{QueryEngine, QueryLimits};
 use muniment_engine::{Engine, EngineConfig, IngestRequest, KeyHints};
 use muniment_model::Format;
+use muniment_store::register::{ChangedBy, RegisterChange};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -41,13 +41,17 @@ impl Fixture {
                 fixture.engine.flush_all().await.unwrap();
             }
         }
-        let ids = Int64Array::from(vec![1, 2]);
-        let names = StringArray::from(vec!["lan", "minh"]);
-        let emails = StringArray::from(vec![Some(format!("{secret}@example.com")), None]);
-        let users = muniment_model::table("users").unwrap();
-        let rows = [("id", Arc::new(ids) as _), ("username", Arc::new(names) as _), ("email", Arc::new(emails) as _)];
-        fixture.engine.store().db().insert_register(users, &RecordBatch::try_from_iter(rows).unwrap()).await.unwrap();
         fixture
+    }
+
+    async fn add_users(&self) {
+        let users = muniment_model::table("users").unwrap();
+        let user = |name: &str, email: Option<&str>| {
+            let email = email.map(str::to_owned).into();
+            RegisterChange::Insert { table: users, values: vec![("username", name.into()), ("email", email)] }
+        };
+        let changes = [user("lan", Some("lan@example.com")), user("minh", None)];
+        self.engine.store().db().change_registers(&changes, &ChangedBy::default()).await.unwrap();
     }
 
     async fn send(&self, secret: &str, number: i64, at: i64) {
@@ -185,6 +189,17 @@ async fn nobody_sees_more_than_the_roles_say() {
         assert_eq!(text.contains("***"), masked, "{role}: {text}");
         assert_eq!(text.contains("alpha"), seen && !masked, "{role}: {text}");
     }
+}
+
+#[tokio::test]
+async fn registers_are_masked_as_logs_are() {
+    let fixture = Fixture::new("alpha", 41).await;
+    fixture.add_users().await;
+    let viewer = fixture.seen_by(Role::Viewer);
+    let rows = answer(&viewer, "SELECT username, email FROM users WHERE email IS NOT NULL ORDER BY id").await;
+    assert_eq!(rows, "{\"username\":\"lan\",\"email\":\"***\"}\n{\"username\":\"minh\",\"email\":\"***\"}\n");
+    let rows = answer(&fixture.seen_by(Role::Administrator), "SELECT email FROM users WHERE id = 1").await;
+    assert_eq!(rows, "{\"email\":\"lan@example.com\"}\n");
 }
 
 #[tokio::test]
