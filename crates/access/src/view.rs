@@ -28,6 +28,9 @@ const SENSITIVE: [&str; 15] = [
 /// Columns that nobody gets to see through any door.
 const SECRET: [&str; 5] = ["key_hash", "password_hash", "secret", "secret_hash", "token_hash"];
 
+/// Columns that SQL adds to a table from another one, which are masked where its sensitive columns are.
+const ADDED: [(&str, &str); 1] = [("security_audit_log", "investigation_notes")];
+
 /// The column that says how sensitive a record is.
 const LEVEL: &str = "compliance_level";
 
@@ -74,7 +77,8 @@ impl View {
     /// The view of somebody who may read the table; `unmasked` and `confidential` tell whether sensitive columns and confidential records are in clear.
     pub fn new(table: &Table, unmasked: bool, confidential: bool) -> Self {
         let masked = |column: &&Column| is_secret(column) || (!unmasked && is_sensitive(column));
-        let columns: BTreeSet<_> = table.columns.iter().filter(masked).map(|column| column.name).collect();
+        let added = ADDED.iter().filter(|(of, _)| !unmasked && *of == table.name).map(|(_, column)| *column);
+        let columns: BTreeSet<_> = table.columns.iter().filter(masked).map(|column| column.name).chain(added).collect();
         let hides = !confidential && table.column(LEVEL).is_some();
         let hidden = |name: &&'static str| hides && !OPEN.contains(name) && !columns.contains(name);
         let confidential: BTreeSet<_> = table.columns.iter().map(|column| column.name).filter(hidden).collect();

@@ -15,6 +15,7 @@ use crate::people::Sight;
 use crate::publish;
 use crate::reading::Readings;
 use crate::sessions::SessionConfig;
+use crate::unmasking::UnmaskingRules;
 use muniment_ledger::PartitionKey;
 use muniment_ledger::bundle;
 use muniment_ledger::meta::MetaLeaf;
@@ -54,6 +55,8 @@ pub struct EngineConfig {
     pub flush: FlushPolicy,
     /// When files are merged.
     pub compaction: Compaction,
+    /// How masked contents are shown in clear.
+    pub unmasking: UnmaskingRules,
     /// When a source that falls behind becomes a finding.
     pub capture: CaptureConfig,
     /// How Muniment protects its own API.
@@ -82,6 +85,7 @@ impl EngineConfig {
             limits: Limits::default(),
             flush: FlushPolicy::default(),
             compaction: Compaction::default(),
+            unmasking: UnmaskingRules::default(),
             capture: CaptureConfig::default(),
             protection: ProtectionConfig::default(),
             monitoring: MonitoringConfig::default(),

@@ -193,13 +193,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::Parameter`] names what is not valid.
-    pub async fn request_unmasking(
-        &self,
-        principal: &Principal,
-        by: &ChangedBy,
-        request: &UnmaskingRequest,
-        rules: &UnmaskingRules,
-    ) -> Result<Grant> {
+    pub async fn request_unmasking(&self, principal: &Principal, by: &ChangedBy, request: &UnmaskingRequest) -> Result<Grant> {
+        let rules = &self.config().unmasking;
         let (table, time) = checked(request, rules)?;
         let now = crate::now();
         let ids = request.ids.as_ref().map(serde_json::to_string).transpose();

@@ -37,5 +37,4 @@ mod unmasking;
 
 pub use identity::AccessMode;
 pub use muniment_engine::query::QueryLimits;
-pub use muniment_engine::unmasking::UnmaskingRules;
 pub use serve::{Server, ServerConfig, ServerError};

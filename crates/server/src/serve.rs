@@ -13,7 +13,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use muniment_access::{Policy, PolicyError};
 use muniment_engine::query::{QueryEngine, QueryLimits};
-use muniment_engine::unmasking::UnmaskingRules;
 use muniment_engine::{Engine, EngineError};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -37,8 +36,6 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Whether callers have to say who they are.
     pub access: AccessMode,
-    /// How masked contents are shown in clear.
-    pub unmasking: UnmaskingRules,
     /// What one query may use.
     pub query: QueryLimits,
     /// Time in which a request's headers must arrive, and after which an idle connection is closed.
@@ -65,7 +62,6 @@ impl Default for ServerConfig {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
             access: AccessMode::Keys,
-            unmasking: UnmaskingRules::default(),
             query: QueryLimits::default(),
             header_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(15),

@@ -39,8 +39,7 @@ pub(crate) async fn request(State(app): AppState, mut reader: Reader, request: R
     reader.allow(Action::RequestUnmasking, Some(&wanted.table))?;
     reader.because(Some(wanted.reason.clone()))?;
     let receipt = reader.receipt(Action::RequestUnmasking, format!("unmasking of {}", wanted.table), serde_json::from_slice(&body).ok());
-    let rules = &app.config.unmasking;
-    let granted = app.engine.request_unmasking(&reader.principal, &reader.changed_by(), &wanted, rules).await;
+    let granted = app.engine.request_unmasking(&reader.principal, &reader.changed_by(), &wanted).await;
     let mut response = reader.answer(receipt, granted.map(|grant| (grant, 0)).map_err(Refusal::from)).await?;
     if response.status() == StatusCode::OK {
         *response.status_mut() = StatusCode::CREATED;
