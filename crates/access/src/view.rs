@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const MASK: &str = "***";
 
 /// Columns that are masked whatever their type: devices, sessions, free text that tends to quote payloads, keys of people in other systems.
-const SENSITIVE: [&str; 15] = [
+const SENSITIVE: [&str; 17] = [
     "analyst_notes",
     "change_details",
     "device_fingerprint",
@@ -19,7 +19,9 @@ const SENSITIVE: [&str; 15] = [
     "outcome",
     "request_body_hash",
     "session_id",
+    "subject",
     "user_agent",
+    "window_key",
     "evidence",
     "note",
     "body",
