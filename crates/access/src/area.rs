@@ -10,7 +10,7 @@ pub(crate) const AREAS: [(&str, &[&str]); 10] = [
     ("cases", &["investigations", "investigation_notes", "investigation_evidence"]),
     ("people", &["users", "user_external_ids"]),
     ("access", &["api_keys", "user_roles"]),
-    ("compliance", &["data_retention_policies", "compliance_reports", "legal_holds"]),
+    ("compliance", &["data_retention_policies", "compliance_reports", "legal_holds", "unmasking_grants"]),
     ("configuration", &["metric_thresholds", "rate_limits"]),
 ];
 

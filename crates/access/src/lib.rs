@@ -6,9 +6,11 @@ mod area;
 mod policy;
 mod principal;
 mod role;
+mod view;
 
 pub use action::Action;
 pub use area::{area, areas};
 pub use policy::{Decision, Policy, PolicyError};
 pub use principal::{Principal, Scope};
 pub use role::{Role, UnknownRole};
+pub use view::{Cleared, MASK, Mask, View, Views};

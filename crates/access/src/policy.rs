@@ -1,11 +1,12 @@
 //! The policy: Cedar decides, and what it decided is remembered.
 
 use crate::area::{AREAS, area};
-use crate::{Action, Principal, Role};
+use crate::{Action, Principal, Role, View, Views};
 use cedar_policy::{
     Authorizer, Context, Decision as Verdict, Entities, Entity, EntityId, EntityTypeName, EntityUid, Policy as Rule, PolicySet, Request,
     RestrictedExpression,
 };
+use muniment_model::Table;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::error::Error;
 use std::str::FromStr;
@@ -13,6 +14,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 /// The policies, in the order in which they are read.
 const SOURCES: [&str; 2] = [include_str!("../policies/roles.cedar"), include_str!("../policies/scope.cedar")];
+
+/// `compliance_level` of confidential records.
+const CONFIDENTIAL: u8 = 3;
 
 /// Why the policies can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +86,20 @@ impl Policy {
         let decision = self.evaluate(&principal.roles, action, table, level, in_scope);
         self.known.write().unwrap_or_else(PoisonError::into_inner).insert(question, decision.clone());
         decision
+    }
+
+    /// What somebody sees of a table.
+    pub fn view(&self, principal: &Principal, table: &Table) -> View {
+        let may = |action, level| self.decide(principal, action, Some(table.name), level).allowed;
+        if !may(Action::Read, None) {
+            return View::Forbidden;
+        }
+        View::new(table, may(Action::ReadUnmasked, None), may(Action::ReadUnmasked, Some(CONFIDENTIAL)))
+    }
+
+    /// What somebody sees of all tables.
+    pub fn views(&self, principal: &Principal) -> Views {
+        Views::new(|table| self.view(principal, table))
     }
 
     fn evaluate(&self, roles: &BTreeSet<Role>, action: Action, table: Option<&str>, level: u8, in_scope: bool) -> Decision {

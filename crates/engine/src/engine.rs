@@ -13,7 +13,9 @@ use crate::measures::MonitoringConfig;
 use crate::metrics::Metrics;
 use crate::people::Sight;
 use crate::publish;
+use crate::reading::Readings;
 use crate::sessions::SessionConfig;
+use crate::unmasking::UnmaskingRules;
 use muniment_ledger::PartitionKey;
 use muniment_ledger::bundle;
 use muniment_ledger::meta::MetaLeaf;
@@ -53,6 +55,8 @@ pub struct EngineConfig {
     pub flush: FlushPolicy,
     /// When files are merged.
     pub compaction: Compaction,
+    /// How masked contents are shown in clear.
+    pub unmasking: UnmaskingRules,
     /// When a source that falls behind becomes a finding.
     pub capture: CaptureConfig,
     /// How Muniment protects its own API.
@@ -81,6 +85,7 @@ impl EngineConfig {
             limits: Limits::default(),
             flush: FlushPolicy::default(),
             compaction: Compaction::default(),
+            unmasking: UnmaskingRules::default(),
             capture: CaptureConfig::default(),
             protection: ProtectionConfig::default(),
             monitoring: MonitoringConfig::default(),
@@ -139,6 +144,7 @@ pub struct Engine {
     tasks: Mutex<Vec<JoinHandle<()>>>,
     captures: Captures,
     identities: Identities,
+    readings: Readings,
     stopping: watch::Sender<bool>,
     envelope_turns: crate::envelopes::Turns,
     opening_cases: tokio::sync::Mutex<()>,
@@ -181,6 +187,7 @@ impl Engine {
         committer.begin().await?;
         let rate_limits = Arc::new(RateLimits::new(shared.store.clone(), &config.protection));
         rate_limits.refresh().await?;
+        let (readings, reading_queue) = Readings::new();
         let engine = Arc::new(Self {
             rate_limits,
             requests: crate::requests::Recorder::default(),
@@ -193,6 +200,7 @@ impl Engine {
             origin: loaded.origin,
             tasks: Mutex::default(),
             captures: Captures::default(),
+            readings,
             stopping: watch::Sender::new(false),
             envelope_turns: crate::envelopes::Turns::default(),
             opening_cases: tokio::sync::Mutex::default(),
@@ -200,6 +208,7 @@ impl Engine {
         });
         engine.refresh_thresholds().await?;
         let mut tasks = maintain::start(&engine);
+        tasks.push(reading_queue.start(&engine));
         tasks.push(tokio::spawn(committer.run(receiver)));
         *engine.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
         engine.start_registers().await?;
@@ -242,6 +251,10 @@ impl Engine {
 
     pub(crate) fn envelope_turns(&self) -> &crate::envelopes::Turns {
         &self.envelope_turns
+    }
+
+    pub(crate) fn readings(&self) -> &Readings {
+        &self.readings
     }
 
     /// Told when followers have put records into the outbox.
@@ -369,6 +382,9 @@ impl Engine {
         self.stop_capture().await;
         if let Err(error) = self.rate_limits.write_pending().await {
             tracing::warn!(error = &error as &dyn std::error::Error, "the last refusals could not be written down");
+        }
+        if let Err(error) = self.finish_readings().await {
+            tracing::error!(error = &error as &dyn std::error::Error, "the last readings can't be recorded");
         }
         self.stopping.send_replace(true);
         self.ask(Work::Stop).await?;

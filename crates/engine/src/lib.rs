@@ -21,11 +21,13 @@ pub mod people;
 mod prepare;
 mod publish;
 pub mod query;
+pub mod reading;
 pub mod reconcile;
 mod requests;
 pub mod sessions;
 mod source;
 pub mod thresholds;
+pub mod unmasking;
 
 mod engine;
 

@@ -110,6 +110,10 @@ impl Code {
     }
 }
 
+/// Goes with an answer that refuses something to somebody: why.
+#[derive(Clone, Debug)]
+pub(crate) struct Refused(pub(crate) String);
+
 /// An error answer.
 #[derive(Debug)]
 pub(crate) struct Refusal {
@@ -127,6 +131,11 @@ impl Refusal {
     pub(crate) fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
         self
+    }
+
+    /// What the client is told.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
     }
 
     pub(crate) fn code(&self) -> Code {
@@ -153,6 +162,9 @@ impl Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let mut response = (self.code.status(), Json(self.body())).into_response();
+        if self.code == Code::Forbidden {
+            response.extensions_mut().insert(Refused(self.message));
+        }
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }

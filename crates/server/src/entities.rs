@@ -1,14 +1,12 @@
 //! What happened to an entity, and what it or its table was like at an instant.
 
 use crate::answer::{Code, Refusal};
-use crate::identity::Identity;
-use crate::routes::{AppState, Parameters, Segments};
-use axum::Json;
-use axum::extract::State;
+use crate::reader::Reader;
+use crate::routes::{Parameters, Segments};
+use axum::response::Response;
 use muniment_access::Action;
 use muniment_engine::history::{
-    Change, DEFAULT_HISTORY_LIMIT, HistoryOptions, State as RowState, TableAtOptions, TablePage, entity_at, entity_history, parse_time,
-    table_at,
+    Change, DEFAULT_HISTORY_LIMIT, HistoryOptions, TableAtOptions, entity_at, entity_history, parse_time, table_at,
 };
 use serde::{Deserialize, Serialize};
 
@@ -46,12 +44,11 @@ pub(crate) struct History {
 }
 
 pub(crate) async fn history(
-    State(app): AppState,
-    Identity(principal): Identity,
+    reader: Reader,
     Segments((table, key)): Segments<(String, String)>,
     Parameters(parameters): Parameters<HistoryParameters>,
-) -> Result<Json<History>, Refusal> {
-    app.allow(&principal, Action::Read, Some(CHANGES))?;
+) -> Result<Response, Refusal> {
+    reader.allow(Action::Read, Some(CHANGES))?;
     let limit = limit(parameters.limit)?.unwrap_or(DEFAULT_HISTORY_LIMIT);
     let options = HistoryOptions {
         from: parameters.from.as_deref().map(instant).transpose()?,
@@ -59,10 +56,15 @@ pub(crate) async fn history(
         limit: limit + 1,
         descending: parameters.order == Order::Desc,
     };
-    let mut changes = entity_history(&app.query, &table, &key, options).await?;
-    let truncated = changes.len() > limit;
-    changes.truncate(limit);
-    Ok(Json(History { table, key, changes, truncated }))
+    let receipt = reader.receipt(Action::Read, format!("history of {table} {key}"), None);
+    let found = async {
+        let mut changes = entity_history(&reader.query()?, &table, &key, options).await?;
+        let truncated = changes.len() > limit;
+        changes.truncate(limit);
+        let rows = changes.len() as u64;
+        Ok((History { table, key, changes, truncated }, rows))
+    };
+    reader.answer(receipt, found.await).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -72,14 +74,19 @@ pub(crate) struct RowParameters {
 }
 
 pub(crate) async fn row_at(
-    State(app): AppState,
-    Identity(principal): Identity,
+    reader: Reader,
     Segments((table, key)): Segments<(String, String)>,
     Parameters(RowParameters { time }): Parameters<RowParameters>,
-) -> Result<Json<RowState>, Refusal> {
-    app.allow(&principal, Action::Read, Some(CHANGES))?;
-    let row = entity_at(&app.query, &table, &key, instant(&time)?).await?;
-    row.map(Json).ok_or_else(|| Refusal::new(Code::NotFound, format!("{table} had no row {key} at {time}")))
+) -> Result<Response, Refusal> {
+    reader.allow(Action::Read, Some(CHANGES))?;
+    let at = instant(&time)?;
+    let receipt = reader.receipt(Action::Read, format!("state of {table} {key}"), None);
+    let found = async {
+        let row = entity_at(&reader.query()?, &table, &key, at).await?;
+        let row = row.ok_or_else(|| Refusal::new(Code::NotFound, format!("{table} had no row {key} at {time}")))?;
+        Ok((row, 1))
+    };
+    reader.answer(receipt, found.await).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -91,17 +98,23 @@ pub(crate) struct TableParameters {
 }
 
 pub(crate) async fn table_at_time(
-    State(app): AppState,
-    Identity(principal): Identity,
+    reader: Reader,
     Segments(table): Segments<String>,
     Parameters(parameters): Parameters<TableParameters>,
-) -> Result<Json<TablePage>, Refusal> {
-    app.allow(&principal, Action::Read, Some(CHANGES))?;
+) -> Result<Response, Refusal> {
+    reader.allow(Action::Read, Some(CHANGES))?;
     let mut options = TableAtOptions { after: parameters.after, ..TableAtOptions::default() };
     if let Some(limit) = limit(parameters.limit)? {
         options.limit = limit;
     }
-    Ok(Json(table_at(&app.query, &table, instant(&parameters.time)?, &options).await?))
+    let at = instant(&parameters.time)?;
+    let receipt = reader.receipt(Action::Read, format!("state of {table}"), None);
+    let found = async {
+        let page = table_at(&reader.query()?, &table, at, &options).await?;
+        let rows = page.rows.len() as u64;
+        Ok((page, rows))
+    };
+    reader.answer(receipt, found.await).await
 }
 
 pub(crate) fn limit(given: Option<usize>) -> Result<Option<usize>, Refusal> {

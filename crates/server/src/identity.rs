@@ -46,6 +46,12 @@ impl App {
         let message = format!("{} may not do this: {}{of} ({})", principal.name, action.name(), decision.reason);
         Err(Refusal::new(Code::Forbidden, message))
     }
+
+    /// Refuses whoever may not read a table in clear: for doors that mask nothing. SQL shows the table to others with its masks.
+    pub(crate) fn allow_in_clear(&self, principal: &Principal, table: &str) -> Result<(), Refusal> {
+        self.allow(principal, Action::Read, Some(table))?;
+        self.allow(principal, Action::ReadUnmasked, Some(table))
+    }
 }
 
 /// Who makes a change, for the record of it.

@@ -3,15 +3,15 @@
 use crate::answer::{Code, Refusal};
 use crate::identity::Identity;
 use crate::peers::Peer;
+use crate::reader::Reader;
 use crate::routes::{AppState, Segments};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, FORWARDED};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use muniment_access::Action;
 use muniment_engine::evidence::prove;
-use muniment_ledger::proof::Proof;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -21,13 +21,11 @@ pub(crate) async fn checkpoint(State(app): AppState) -> impl IntoResponse {
 }
 
 /// All that is needed to check one record with the public key alone.
-pub(crate) async fn proof(
-    State(app): AppState,
-    Identity(principal): Identity,
-    Segments((log, id)): Segments<(String, i64)>,
-) -> Result<Json<Proof>, Refusal> {
-    app.allow(&principal, Action::Export, Some(&log))?;
-    Ok(Json(prove(app.engine.store(), &log, id).await?))
+pub(crate) async fn proof(State(app): AppState, reader: Reader, Segments((log, id)): Segments<(String, i64)>) -> Result<Response, Refusal> {
+    reader.allow(Action::Export, Some(&log))?;
+    let receipt = reader.receipt(Action::Export, format!("proof of {log} {id}"), None);
+    let found = prove(app.engine.store(), &log, id).await;
+    reader.answer(receipt, found.map(|proof| (proof, 1)).map_err(Refusal::from)).await
 }
 
 /// Replaces the signing key. Only a client on this machine may, whatever its roles.

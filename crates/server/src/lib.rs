@@ -24,6 +24,7 @@ mod openapi;
 mod peers;
 mod people;
 mod protection;
+mod reader;
 mod reconcile;
 mod reconstruction;
 mod routes;
@@ -32,6 +33,7 @@ mod sessions;
 mod sources;
 mod sql;
 mod status;
+mod unmasking;
 
 pub use identity::AccessMode;
 pub use muniment_engine::query::QueryLimits;

@@ -6,6 +6,7 @@ mod measures;
 mod people;
 mod reconstruction;
 mod sources;
+mod unmasking;
 
 use crate::answer::{Code, Refusal};
 use crate::authenticate::PUBLIC;
@@ -120,6 +121,7 @@ fn operations() -> Vec<Operation> {
     all.extend(limits::operations());
     all.extend(people::operations());
     all.extend(measures::operations());
+    all.extend(unmasking::operations());
     all.extend(service());
     all
 }
@@ -200,6 +202,7 @@ fn questions() -> Vec<Operation> {
             parameters: vec![
                 needed(parameter("query", "q", "One reading statement.", json!({ "type": "string" }))),
                 parameter("query", "parameters", "Values of $1, $2 and so on.", array),
+                parameter("query", "reason", "Why you ask, for the record.", json!({ "type": "string", "maxLength": 500 })),
                 accept(),
             ],
             body: None,
@@ -445,6 +448,7 @@ fn schemas_of_answers() -> Map<String, Value> {
                         "type": "array", "description": "Values of $1, $2 and so on.",
                         "items": { "type": ["string", "number", "boolean", "null"] },
                     },
+                    "reason": { "type": ["string", "null"], "maxLength": 500, "description": "Why you ask, for the record." },
                 },
             }),
         ),
@@ -467,6 +471,7 @@ fn schemas_of_answers() -> Map<String, Value> {
         .chain(limits::schemas())
         .chain(people::schemas())
         .chain(measures::schemas())
+        .chain(unmasking::schemas())
         .chain(reconstruction::schemas())
         .map(|(name, schema)| (name.to_owned(), schema))
         .collect()

@@ -3,15 +3,13 @@
 use crate::answer::{Code, Refusal};
 use crate::body::receive;
 use crate::entities::{CHANGES, instant, limit};
-use crate::identity::Identity;
+use crate::reader::Reader;
 use crate::routes::{AppState, Parameters, Segments};
-use axum::Json;
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::http::StatusCode;
+use axum::response::Response;
 use muniment_access::Action;
-use muniment_engine::history::{
-    Blame, DEFAULT_HISTORY_LIMIT, Dialect, Selection, Transaction, UndoOptions, blame, parse_time, transaction, undo,
-};
+use muniment_engine::history::{DEFAULT_HISTORY_LIMIT, Dialect, Selection, UndoOptions, blame, parse_time, transaction, undo};
 use muniment_engine::{EngineError, KeyHints};
 use serde::Deserialize;
 use serde_json::json;
@@ -26,15 +24,19 @@ pub(crate) struct BlameParameters {
 }
 
 pub(crate) async fn blame_row(
-    State(app): AppState,
-    Identity(principal): Identity,
+    reader: Reader,
     Segments((table, key)): Segments<(String, String)>,
     Parameters(parameters): Parameters<BlameParameters>,
-) -> Result<Json<Blame>, Refusal> {
-    app.allow(&principal, Action::Read, Some(CHANGES))?;
+) -> Result<Response, Refusal> {
+    reader.allow(Action::Read, Some(CHANGES))?;
     let time = parameters.time.as_deref().map(instant).transpose()?.unwrap_or(i64::MAX);
-    let blame = blame(&app.query, &table, &key, time).await?;
-    blame.map(Json).ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no change of {table} {key}")))
+    let receipt = reader.receipt(Action::Read, format!("blame of {table} {key}"), None);
+    let found = async {
+        let found = blame(&reader.query()?, &table, &key, time).await?;
+        let found = found.ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no change of {table} {key}")))?;
+        Ok((found, 1))
+    };
+    reader.answer(receipt, found.await).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -44,15 +46,20 @@ pub(crate) struct TransactionParameters {
 }
 
 pub(crate) async fn one_transaction(
-    State(app): AppState,
-    Identity(principal): Identity,
+    reader: Reader,
     Segments(id): Segments<String>,
     Parameters(parameters): Parameters<TransactionParameters>,
-) -> Result<Json<Transaction>, Refusal> {
-    app.allow(&principal, Action::Read, Some(CHANGES))?;
+) -> Result<Response, Refusal> {
+    reader.allow(Action::Read, Some(CHANGES))?;
     let limit = limit(parameters.limit)?.unwrap_or(DEFAULT_HISTORY_LIMIT);
-    let found = transaction(&app.query, &id, limit).await?;
-    found.map(Json).ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no change of the transaction {id}")))
+    let receipt = reader.receipt(Action::Read, format!("transaction {id}"), None);
+    let found = async {
+        let found = transaction(&reader.query()?, &id, limit).await?;
+        let found = found.ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no change of the transaction {id}")))?;
+        let rows = found.changes.len() as u64;
+        Ok((found, rows))
+    };
+    reader.answer(receipt, found.await).await
 }
 
 /// What to take back, and how. One of record, transaction, user and user_id selects.
@@ -89,20 +96,32 @@ impl UndoRequest {
     }
 }
 
-pub(crate) async fn undo_script(State(app): AppState, Identity(principal): Identity, request: Request) -> Result<Response, Refusal> {
-    app.allow(&principal, Action::Read, Some(CHANGES))?;
+pub(crate) async fn undo_script(State(app): AppState, reader: Reader, request: Request) -> Result<Response, Refusal> {
+    reader.allow(Action::Read, Some(CHANGES))?;
     let (_, body) = receive(&app.engine, request, app.body_limits(BODY_BYTES)).await?;
     let wrong = |error| Refusal::new(Code::InvalidParameter, format!("the body is not a request for an undo script: {error}"));
     let wanted: UndoRequest = serde_json::from_slice(&body).map_err(wrong)?;
     let keys = KeyHints::parse(&wanted.key).map_err(|error| EngineError::Parameter { name: "key", reason: error.to_string() })?;
     let options = UndoOptions { dialect: wanted.dialect.unwrap_or(Dialect::Postgresql), keys };
-    let found = undo(&app.query, &wanted.selection()?, &options).await?;
-    let found = found.ok_or_else(|| Refusal::new(Code::NotFound, "the selection has no change of a row"))?;
-    if found.refusals.is_empty() {
-        return Ok(Json(found).into_response());
+    let selection = wanted.selection()?;
+    let receipt = reader.receipt(Action::Read, "undo", serde_json::from_slice(&body).ok());
+    let mut status = StatusCode::OK;
+    let found = async {
+        let found = undo(&reader.query()?, &selection, &options).await?;
+        let found = found.ok_or_else(|| Refusal::new(Code::NotFound, "the selection has no change of a row"))?;
+        if found.refusals.is_empty() {
+            return Ok((json!(found), found.records as u64));
+        }
+        let message = format!("{} of {} records can't be taken back", found.refusals.len(), found.records);
+        let refusal = Refusal::new(Code::UndoRefused, message);
+        let mut body = refusal.body();
+        body["refusals"] = json!(found.refusals);
+        status = refusal.code().status();
+        Ok((body, found.refusals.len() as u64))
+    };
+    let mut response = reader.answer(receipt, found.await).await?;
+    if response.status() == StatusCode::OK {
+        *response.status_mut() = status;
     }
-    let refusal = Refusal::new(Code::UndoRefused, format!("{} of {} records can't be taken back", found.refusals.len(), found.records));
-    let mut body = refusal.body();
-    body["refusals"] = json!(found.refusals);
-    Ok((refusal.code().status(), Json(body)).into_response())
+    Ok(response)
 }

@@ -6,10 +6,11 @@ use crate::body::BodyLimits;
 use crate::guard::Guard;
 use crate::peers::Peer;
 use crate::protection::protect;
+use crate::reader::recorded;
 use crate::serve::ServerConfig;
 use crate::{
     access, capture, cases, entities, ledger, limits, logs, measures, openapi, people, reconcile, reconstruction, sessions, sources, sql,
-    status,
+    status, unmasking,
 };
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, Request, State};
@@ -87,6 +88,9 @@ pub(crate) fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/api/v1/entities/{table}/{key}/blame", get(reconstruction::blame_row)),
         ("/api/v1/transactions/{id}", get(reconstruction::one_transaction)),
         ("/api/v1/undo", post(reconstruction::undo_script)),
+        ("/api/v1/unmasking", get(unmasking::list).post(unmasking::request)),
+        ("/api/v1/unmasking/{id}", get(unmasking::one)),
+        ("/api/v1/unmasking/{id}/{decision}", post(unmasking::decide)),
         ("/api/v1/checkpoint", get(ledger::checkpoint)),
         ("/api/v1/proofs/{log}/{id}", get(ledger::proof)),
         ("/api/v1/keys/rotate", post(ledger::rotate)),
@@ -140,6 +144,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     router
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(app.clone(), recorded))
         .layer(from_fn_with_state(app.clone(), protect))
         .layer(from_fn_with_state(app.clone(), recognise))
         .layer(from_fn_with_state(app.clone(), admit))

@@ -2,9 +2,9 @@
 
 use crate::answer::{Code, Refusal};
 use crate::body::receive;
-use crate::identity::Identity;
+use crate::reader::{OnRecord, Reader, Receipt};
 use crate::routes::{App, AppState, Parameters};
-use arrow_array::RecordBatch;
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
@@ -17,8 +17,9 @@ use muniment_engine::EngineError;
 use muniment_engine::metrics::Failure;
 use muniment_engine::query::output::{Encoder, OutputFormat};
 use muniment_engine::query::{QueryStream, parameter};
+use muniment_engine::reading::Outcome;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -33,12 +34,17 @@ pub(crate) const FORMATS: [(&str, OutputFormat); 4] = [
     ("application/vnd.apache.arrow.stream", OutputFormat::Arrow),
 ];
 
+/// Bytes of an answer that wait for its end, so that one record says all of it. Of a longer answer the record says that it has begun before its first byte leaves, and
+/// another one how much it was before its last.
+const HELD_BYTES: usize = 256 << 10;
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Question {
     query: String,
     #[serde(default)]
     parameters: Vec<Value>,
+    reason: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -46,51 +52,151 @@ pub(crate) struct Question {
 pub(crate) struct Short {
     q: String,
     parameters: Option<String>,
+    reason: Option<String>,
 }
 
 pub(crate) async fn by_parameters(
     State(app): AppState,
-    Identity(principal): Identity,
+    reader: Reader,
     Parameters(short): Parameters<Short>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    app.allow(&principal, Action::Read, None)?;
+    reader.allow(Action::Read, None)?;
     let wrong = |error| Refusal::new(Code::InvalidParameter, format!("parameters is not a JSON array: {error}"));
     let parameters = short.parameters.as_deref().map(serde_json::from_str).transpose().map_err(wrong)?.unwrap_or_default();
-    answer(&app, Question { query: short.q, parameters }, &headers).await
+    answer(&app, reader, Question { query: short.q, parameters, reason: short.reason }, &headers).await
 }
 
-pub(crate) async fn by_body(State(app): AppState, Identity(principal): Identity, request: Request) -> Result<Response, Refusal> {
-    app.allow(&principal, Action::Read, None)?;
+pub(crate) async fn by_body(State(app): AppState, reader: Reader, request: Request) -> Result<Response, Refusal> {
+    reader.allow(Action::Read, None)?;
     let (parts, body) = receive(&app.engine, request, app.body_limits(BODY_BYTES)).await?;
     let wrong = |error| Refusal::new(Code::InvalidParameter, format!("the body is not {{\"query\": …, \"parameters\": […]}}: {error}"));
     let question = serde_json::from_slice(&body).map_err(wrong)?;
     drop(body);
-    answer(&app, question, &parts.headers).await
+    answer(&app, reader, question, &parts.headers).await
 }
 
-async fn answer(app: &Arc<App>, question: Question, headers: &HeaderMap) -> Result<Response, Refusal> {
+async fn answer(app: &Arc<App>, mut reader: Reader, question: Question, headers: &HeaderMap) -> Result<Response, Refusal> {
     let format = accepted(headers)?;
+    reader.because(question.reason)?;
+    let asked = json!({ "query": question.query, "parameters": question.parameters });
+    let receipt = reader.receipt(Action::Read, "sql", Some(asked));
     let watch = Watch { app: app.clone(), began: Instant::now() };
-    let started = start(app, question, format).await;
-    let (result, first) = started.inspect_err(|_| app.engine.metrics().failed(Failure::Query))?;
-    let body = Body::from_stream(stream::unfold(Some((result, first, watch)), next_bytes));
+    let begun = async {
+        let parameters = question.parameters.iter().map(parameter).collect::<Result<Vec<_>, _>>()?;
+        let rows = reader.query()?.sql(&question.query, parameters).await?;
+        let encoder = Some(Encoder::new(format, &rows.schema)?);
+        let mut answer = Answering { rows, encoder, told: Told { receipt: receipt.clone(), rows: 0, bytes: 0, whole: true }, watch: watch };
+        let mut held = Vec::new();
+        while held.len() < HELD_BYTES {
+            match answer.next().await? {
+                Some(bytes) => held.extend_from_slice(&bytes),
+                None => break,
+            }
+        }
+        Ok::<_, EngineError>((answer, Bytes::from(held)))
+    };
+    let (mut answer, held) = match begun.await {
+        Ok(begun) => begun,
+        Err(error) => {
+            app.engine.metrics().failed(Failure::Query);
+            return Ok(receipt.failed(Refusal::from(error)).await?);
+        }
+    };
+    let body = if answer.encoder.is_none() {
+        receipt.record(Outcome::Answered, answer.told.rows, answer.told.bytes).await?;
+        Body::from(held)
+    } else {
+        receipt.record(Outcome::Begun, 0, 0).await?;
+        answer.told.whole = false;
+        Body::from_stream(stream::once(async { Ok(held) }).chain(stream::unfold(Some(answer), more)))
+    };
     let headers = [(CONTENT_TYPE, format.media_type()), (CACHE_CONTROL, "no-store"), (VARY, "accept")];
-    Ok((headers, body).into_response())
+    Ok((Extension(OnRecord), headers, body).into_response())
 }
 
-/// Runs a question up to its first rows, so that what is wrong with it can still be said with a status.
-async fn start(app: &App, question: Question, format: OutputFormat) -> Result<(Output, Option<RecordBatch>), EngineError> {
-    let parameters = question.parameters.iter().map(parameter).collect::<Result<Vec<_>, _>>()?;
-    let mut rows = app.query.sql(&question.query, parameters).await?;
-    let encoder = Encoder::new(format, &rows.schema)?;
-    let first = rows.next().await.transpose()?;
-    Ok((Output { rows, encoder }, first))
-}
-
-struct Output {
+/// A result on its way out.
+struct Answering {
     rows: QueryStream,
-    encoder: Encoder,
+    /// `None` after the end.
+    encoder: Option<Encoder>,
+    told: Told,
+    watch: Watch,
+}
+
+impl Answering {
+    /// The next bytes, of which there may be none yet; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>, EngineError> {
+        let Some(encoder) = &mut self.encoder else { return Ok(None) };
+        let bytes = match self.rows.next().await.transpose()? {
+            Some(batch) => {
+                self.told.rows += batch.num_rows() as u64;
+                encoder.write(&batch)?
+            }
+            None => self.encoder.take().map(Encoder::finish).transpose()?.unwrap_or_default(),
+        };
+        self.told.bytes += bytes.len() as u64;
+        Ok(Some(bytes))
+    }
+
+    /// The next bytes that are not none. Before the last of them leave, all of them are on the record.
+    async fn next_sent(&mut self) -> Result<Option<Bytes>, EngineError> {
+        while let Some(bytes) = self.next().await? {
+            if self.encoder.is_none() {
+                self.told.end(Outcome::Answered).await?;
+            }
+            if !bytes.is_empty() {
+                return Ok(Some(bytes));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The bytes after those that were held. After an error the connection is broken off, so that no client takes a part for the whole.
+async fn more(answer: Option<Answering>) -> Option<(Result<Bytes, EngineError>, Option<Answering>)> {
+    let mut answer = answer?;
+    match answer.next_sent().await {
+        Ok(bytes) => bytes.map(|bytes| (Ok(bytes), Some(answer))),
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "a query failed after its first rows");
+            answer.watch.app.engine.metrics().failed(Failure::Query);
+            if let Err(error) = answer.told.end(Outcome::CutShort(error.to_string())).await {
+                tracing::error!(error = &error as &dyn std::error::Error, "what a reader was given can't be recorded");
+            }
+            Some((Err(error), None))
+        }
+    }
+}
+
+/// What has been told of a result whose beginning is on the record. If its client goes away, that is recorded, too.
+struct Told {
+    receipt: Receipt,
+    rows: u64,
+    bytes: u64,
+    /// Whether the record is complete.
+    whole: bool,
+}
+
+impl Told {
+    async fn end(&mut self, outcome: Outcome) -> Result<(), EngineError> {
+        self.whole = true;
+        self.receipt.record(outcome, self.rows, self.bytes).await
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if !self.whole {
+            let (receipt, rows, bytes) = (self.receipt.clone(), self.rows, self.bytes);
+            runtime.spawn(async move {
+                if let Err(error) = receipt.record(Outcome::CutShort("the client went away".to_owned()), rows, bytes).await {
+                    tracing::error!(error = &error as &dyn std::error::Error, "what a reader was given can't be recorded");
+                }
+            });
+        }
+    }
 }
 
 /// Times a question until its last row was sent, or its client is gone.
@@ -102,31 +208,6 @@ struct Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.app.engine.metrics().query_seconds.observe(self.began.elapsed().as_secs_f64());
-    }
-}
-
-type Progress = Option<(Output, Option<RecordBatch>, Watch)>;
-
-/// The next bytes of a result. After an error the connection is broken off, so that no client takes a part for the whole.
-async fn next_bytes(progress: Progress) -> Option<(Result<Bytes, EngineError>, Progress)> {
-    let (mut output, mut batch, watch) = progress?;
-    loop {
-        let Some(rows) = batch else {
-            return Some((output.encoder.finish(), None));
-        };
-        let step = match output.encoder.write(&rows) {
-            Ok(bytes) => output.rows.next().await.transpose().map(|next| (bytes, next)),
-            Err(error) => Err(error),
-        };
-        match step {
-            Ok((bytes, next)) if bytes.is_empty() => batch = next,
-            Ok((bytes, next)) => return Some((Ok(bytes), Some((output, next, watch)))),
-            Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "a query failed after its first rows");
-                watch.app.engine.metrics().failed(Failure::Query);
-                return Some((Err(error), None));
-            }
-        }
     }
 }
 

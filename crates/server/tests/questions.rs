@@ -119,10 +119,10 @@ async fn p10_stops_queries_at_their_limits() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn breaks_off_a_result_that_fails_on_its_way() {
-    let service = Service::with(|_, server| server.query.rows = 20_000).await;
-    let body: String = (0..200).map(|key| event(key) + "\n").collect();
+    let service = Service::with(|_, server| server.query.rows = 200_000).await;
+    let body: String = (0..600).map(|key| event(key) + "\n").collect();
     assert_eq!(service.post(LOG, &[], body).await.status, 201);
-    let body = json!({ "query": "SELECT a.id FROM sys_audit_log a CROSS JOIN sys_audit_log b" }).to_string();
+    let body = json!({ "query": "SELECT a.id, a.table_name FROM sys_audit_log a CROSS JOIN sys_audit_log b" }).to_string();
     for accept in ["application/json", "application/x-ndjson", "text/csv", "application/vnd.apache.arrow.stream"] {
         let answer = service.post(SQL, &[("accept", accept)], &body).await;
         assert_eq!(answer.status, 200);

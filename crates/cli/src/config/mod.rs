@@ -240,6 +240,8 @@ fn resolve(settings: &Settings, places: &BTreeMap<String, Place>) -> Result<Conf
     }
     engine.heartbeat = settings.heartbeat.0;
     engine.idempotency = settings.idempotency.0;
+    engine.unmasking.approval = settings.access.unmasking_approval;
+    engine.unmasking.longest = settings.access.unmasking_longest.0;
     engine.grace = settings.compaction.grace.0;
     engine.capture.lag_bytes = settings.capture.lag_bytes.0;
     engine.capture.lag_time = settings.capture.lag_time.0;

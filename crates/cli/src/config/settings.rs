@@ -34,6 +34,8 @@ pub struct Settings {
 #[serde(deny_unknown_fields)]
 pub struct Access {
     pub mode: AccessMode,
+    pub unmasking_approval: bool,
+    pub unmasking_longest: Span,
 }
 
 /// Whether callers have to say who they are.
@@ -146,7 +148,11 @@ impl Default for Settings {
             publish: None,
             heartbeat: Span(engine.heartbeat),
             idempotency: Span(engine.idempotency),
-            access: Access { mode: AccessMode::Keys },
+            access: Access {
+                mode: AccessMode::Keys,
+                unmasking_approval: engine.unmasking.approval,
+                unmasking_longest: Span(engine.unmasking.longest),
+            },
             limits: Limits {
                 body_bytes: Size(engine.limits.body_bytes as u64),
                 records: engine.limits.records,
@@ -231,6 +237,12 @@ pub const KEYS: &[Key] = &[
         "`keys` or `open`",
         "`keys`: every caller shows a key, a token or a session, see `docs/access.md`. `open`: everybody who reaches the address may do everything; only on loopback, for first steps and measurements.",
     ),
+    key(
+        "access.unmasking_approval",
+        "`true` or `false`",
+        "Whether a second person has to approve before somebody sees masked contents in clear. Without it, a reason is enough.",
+    ),
+    key("access.unmasking_longest", "time", "Longest time for which masked contents are shown in clear by one request."),
     key(
         "limits.body_bytes",
         "size",

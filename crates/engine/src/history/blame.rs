@@ -69,6 +69,9 @@ pub struct Blame {
     pub last: Author,
     /// The fields in the row's order.
     pub fields: Vec<FieldBlame>,
+    /// Whether values of the row are masked for whoever asks, so that nothing can be said of its fields; absent if not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub masked: bool,
 }
 
 /// Who is answerable for each field of a row as of an instant (µs UTC): `None` if the log knows nothing of the row until then.
@@ -96,6 +99,7 @@ struct Fold {
     /// Who gave each field its value; a field that is not here is older than the log.
     authors: HashMap<String, Author>,
     last: Option<Author>,
+    masked: bool,
 }
 
 impl Fold {
@@ -107,6 +111,7 @@ impl Fold {
         let author = author(row)?;
         let before = self.document.take();
         let now = after(before.clone(), operation, row)?;
+        self.masked |= now.as_ref().is_some_and(Document::is_masked);
         let known = match (&before, operation) {
             (None, "UPDATE") => row.document("old_values")?,
             (before, _) => before.clone(),
@@ -124,12 +129,20 @@ impl Fold {
 
     fn finish(mut self, table: &str, key: &str) -> Option<Blame> {
         let last = self.last?;
-        let fields = self.document.iter().flat_map(Document::fields).map(|(name, value)| {
+        let shown = self.document.iter().filter(|_| !self.masked);
+        let fields = shown.flat_map(Document::fields).map(|(name, value)| {
             let since = self.authors.remove(name);
             FieldBlame { field: name.to_owned(), value: value.to_owned(), since }
         });
         let fields = fields.collect();
-        Some(Blame { table: table.to_owned(), primary_key: key.to_owned(), exists: self.document.is_some(), last, fields })
+        Some(Blame {
+            table: table.to_owned(),
+            primary_key: key.to_owned(),
+            exists: self.document.is_some(),
+            last,
+            fields,
+            masked: self.masked,
+        })
     }
 }
 

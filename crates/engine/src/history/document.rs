@@ -68,6 +68,11 @@ impl Document {
         self.fields.iter().map(|(name, value)| (name.as_str(), &**value))
     }
 
+    /// Whether it is hidden from whoever asks: the mask stands in its place.
+    pub(super) fn is_masked(&self) -> bool {
+        !self.is_object && self.fields.iter().all(|(_, value)| value.get().trim_matches('"') == muniment_access::MASK)
+    }
+
     /// Whether it is an object, as a row is.
     pub(super) fn is_object(&self) -> bool {
         self.is_object

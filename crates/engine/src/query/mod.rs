@@ -1,6 +1,7 @@
 //! SQL over the logs and registers, read-only by construction and within limits of memory, time and rows.
 
 mod date_trunc;
+mod masked;
 pub mod output;
 mod session;
 mod statement;
@@ -12,11 +13,13 @@ use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::execution::SendableRecordBatchStream;
 use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
+use muniment_access::Views;
 use muniment_store::Store;
 use session::Session;
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -27,6 +30,9 @@ const PLANNER_STACK_BYTES: usize = 64 << 20;
 
 /// Longest run of a query for the product's own work.
 const BULK_TIME: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Views whose sessions are kept. There are few roles, but each unmasking has views of its own.
+const KEPT_VIEWS: usize = 64;
 
 /// What one query may use.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +61,7 @@ pub struct QueryEngine {
     session: Arc<Session>,
     limits: QueryLimits,
     running: Arc<Semaphore>,
+    others: Arc<Mutex<HashMap<Views, Arc<Session>>>>,
 }
 
 impl QueryEngine {
@@ -79,7 +86,33 @@ impl QueryEngine {
     fn with_spilling(store: Arc<Store>, limits: QueryLimits, spills: bool) -> Result<Self> {
         let session = Session::new(&store, &limits, spills).map_err(|error| EngineError::Query(Box::new(error)))?;
         let running = Arc::new(Semaphore::new(4 * limits.partitions.max(1)));
-        Ok(Self { store, session: Arc::new(session), limits, running })
+        Ok(Self { store, session: Arc::new(session), limits, running, others: Arc::default() })
+    }
+
+    /// The same engine as somebody with these views sees it: tables that are forbidden are not there, masked columns hold their masks. What such an engine answers is
+    /// all that anybody may be told; engines that were not made here see everything.
+    ///
+    /// # Errors
+    /// If the tables can't be set up, which would be a defect of the schema.
+    pub fn seen_with(&self, views: &Views) -> Result<Self> {
+        Ok(Self { session: self.session_of(views)?, ..self.clone() })
+    }
+
+    fn session_of(&self, views: &Views) -> Result<Arc<Session>> {
+        if views.hide_only_secrets() {
+            return Ok(self.session.clone());
+        }
+        if let Some(session) = self.others.lock().unwrap_or_else(PoisonError::into_inner).get(views) {
+            return Ok(session.clone());
+        }
+        let session = self.session.seen_with(&self.limits, views).map_err(|error| EngineError::Query(Box::new(error)))?;
+        let session = Arc::new(session);
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if others.len() >= KEPT_VIEWS {
+            others.clear();
+        }
+        others.insert(views.clone(), session.clone());
+        Ok(session)
     }
 
     /// The store it reads.

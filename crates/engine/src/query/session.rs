@@ -1,10 +1,11 @@
 //! What all queries share: the tables, the functions, the settings and the caches of the query planner.
 
 use super::date_trunc::DateTrunc;
+use super::masked::MaskedTable;
 use super::{QueryLimits, statement};
 use crate::error::{EngineError, Result};
-use datafusion::catalog::SchemaProvider;
 use datafusion::catalog::memory::{MemoryCatalogProvider, MemorySchemaProvider};
+use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -16,6 +17,8 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use muniment_access::{View, Views};
+use muniment_model::Table;
 use muniment_store::Store;
 use muniment_store::tables::{LogTable, OBJECTS_URL, QuerySnapshot, RegisterTable};
 use std::sync::Arc;
@@ -36,6 +39,8 @@ pub(super) struct Session {
     runtime: Arc<RuntimeEnv>,
     memory_bytes: usize,
     spills: bool,
+    /// Whether something beside secrets is masked.
+    masks: bool,
 }
 
 impl std::fmt::Debug for Session {
@@ -47,7 +52,20 @@ impl std::fmt::Debug for Session {
 impl Session {
     /// `spills` tells whether what doesn't fit in memory may go to the system's folder for temporary files.
     pub(super) fn new(store: &Arc<Store>, limits: &QueryLimits, spills: bool) -> Result<Self, DataFusionError> {
-        let runtime = runtime(store, spills)?;
+        Self::with_runtime(store, limits, runtime(store, spills)?, (spills, &Views::everything()))
+    }
+
+    /// A session for somebody with other views, with the same caches.
+    pub(super) fn seen_with(&self, limits: &QueryLimits, views: &Views) -> Result<Self, DataFusionError> {
+        Self::with_runtime(&self.store, limits, self.runtime.clone(), (self.spills, views))
+    }
+
+    fn with_runtime(
+        store: &Arc<Store>,
+        limits: &QueryLimits,
+        runtime: Arc<RuntimeEnv>,
+        (spills, views): (bool, &Views),
+    ) -> Result<Self, DataFusionError> {
         let state = SessionStateBuilder::new_with_default_features()
             .with_config(config(limits))
             .with_runtime_env(runtime.clone())
@@ -55,18 +73,22 @@ impl Session {
             .with_table_factories(std::collections::HashMap::new())
             .build();
         let context = SessionContext::new_with_state(state);
-        context.register_catalog(CATALOG, Arc::new(catalog(store)?));
+        context.register_catalog(CATALOG, Arc::new(catalog(store, views)?));
         for name in LEFT_OUT {
             context.deregister_udf(name);
         }
         context.register_udf(ScalarUDF::new_from_impl(DateTrunc::new()));
-        Ok(Self { store: store.clone(), state: context.state(), runtime, memory_bytes: limits.memory_bytes, spills })
+        let masks = views.mask_contents();
+        Ok(Self { store: store.clone(), state: context.state(), runtime, memory_bytes: limits.memory_bytes, spills, masks })
     }
 
     /// Plans a statement and starts it, with memory of its own.
     pub(super) async fn start(&self, text: &str, parameters: Vec<ScalarValue>) -> Result<SendableRecordBatchStream> {
         let failed = |error| EngineError::Query(Box::new(error));
         let statement = statement::parse(text)?;
+        if self.masks {
+            statement::refuse_explaining(&statement)?;
+        }
         let mut state = self.state.clone();
         state.mark_start_execution();
         state.config_mut().set_extension(Arc::new(QuerySnapshot(self.store.snapshot())));
@@ -112,18 +134,27 @@ fn config(limits: &QueryLimits) -> SessionConfig {
     config
 }
 
-fn catalog(store: &Arc<Store>) -> Result<MemoryCatalogProvider, DataFusionError> {
+fn catalog(store: &Arc<Store>, views: &Views) -> Result<MemoryCatalogProvider, DataFusionError> {
     use datafusion::catalog::CatalogProvider;
     let schema = MemorySchemaProvider::new();
-    for table in muniment_model::tables() {
-        if table.is_log() {
-            let log = LogTable::new(store.clone(), table.name).map_err(|error| DataFusionError::External(Box::new(error)))?;
-            schema.register_table(table.name.to_owned(), Arc::new(log))?;
-        } else {
-            schema.register_table(table.name.to_owned(), Arc::new(RegisterTable::new(store.clone(), table)))?;
-        }
+    for &table in muniment_model::tables() {
+        let provider = match views.of(table.name) {
+            View::Forbidden => continue,
+            View::Clear => whole(store, table)?,
+            View::Masked(mask) => Arc::new(MaskedTable::new(whole(store, table)?, table, mask.clone())),
+        };
+        schema.register_table(table.name.to_owned(), provider)?;
     }
     let catalog = MemoryCatalogProvider::new();
     catalog.register_schema(SCHEMA, Arc::new(schema))?;
     Ok(catalog)
+}
+
+/// A table with all that it has.
+fn whole(store: &Arc<Store>, table: &'static Table) -> Result<Arc<dyn TableProvider>, DataFusionError> {
+    if !table.is_log() {
+        return Ok(Arc::new(RegisterTable::new(store.clone(), table)));
+    }
+    let log = LogTable::new(store.clone(), table.name).map_err(|error| DataFusionError::External(Box::new(error)))?;
+    Ok(Arc::new(log))
 }

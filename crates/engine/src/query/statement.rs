@@ -49,6 +49,16 @@ pub(super) fn parse(text: &str) -> Result<Statement> {
     }
 }
 
+/// Refuses to explain a plan to somebody from whom something is masked: which files and rows it would read depends on what they hold.
+pub(super) fn refuse_explaining(statement: &Statement) -> Result<()> {
+    let explains = match statement {
+        Statement::Explain(_) => true,
+        Statement::Statement(statement) => matches!(**statement, SqlStatement::Explain { .. }),
+        _ => false,
+    };
+    if explains { Err(refused("EXPLAIN is for those from whom nothing is masked".to_owned())) } else { Ok(()) }
+}
+
 /// Refuses what would take the parser or the planner too much time or stack, before they see it.
 fn check_tokens(text: &str, dialect: &dyn Dialect) -> Result<()> {
     let tokens = Tokenizer::new(dialect, text).tokenize().map_err(|error| refused(error.to_string()))?;

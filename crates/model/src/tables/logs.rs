@@ -147,6 +147,7 @@ pub(super) static SECURITY_AUDIT_LOG: Table = Table {
         Column::int("investigated_by", ANY.0, ANY.1, "SECURITY_AUDIT_LOG.InvestigatedBy", "Who investigated: `users.id`.").lookup(),
         Column::time("investigated_at", "SECURITY_AUDIT_LOG.InvestigatedAt", "Time of the investigation."),
         Column::time("event_time", "SECURITY_AUDIT_LOG.EventTime", "Time of the event.").or(Now),
+        Column::json("details", "", "Whatever else is known; of reading: what was asked, the rows and bytes answered, and why."),
         retention(""),
     ],
     ledger_columns: &ledger("SECURITY_AUDIT_LOG.SecurityAuditID", "", "", ""),

@@ -10,6 +10,8 @@ mod limits;
 mod logs;
 #[rustfmt::skip] // one column, one line
 mod registers;
+#[rustfmt::skip] // one column, one line
+mod unmasking;
 
 use crate::Table;
 
@@ -42,6 +44,7 @@ static TABLES: &[&Table] = &[
     &casework::USER_EXTERNAL_IDS,
     &casework::INVESTIGATION_NOTES,
     &casework::INVESTIGATION_EVIDENCE,
+    &unmasking::UNMASKING_GRANTS,
 ];
 
 /// Every table: the logs, then the registers, each after the tables it refers to.

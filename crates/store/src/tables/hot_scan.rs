@@ -56,9 +56,10 @@ impl PartitionStream for HotPartition {
 /// The schema's columns of a batch, by name, in the schema's types.
 fn project(batch: &RecordBatch, schema: &SchemaRef) -> datafusion::common::Result<RecordBatch> {
     let columns = schema.fields().iter().map(|field| {
-        let column = batch
-            .column_by_name(field.name())
-            .ok_or_else(|| datafusion::common::DataFusionError::Internal(format!("a hot batch has no column {}", field.name())))?;
+        // A batch is as old as its commit, and a log may have got columns since.
+        let Some(column) = batch.column_by_name(field.name()) else {
+            return Ok(arrow_array::new_null_array(field.data_type(), batch.num_rows()));
+        };
         Ok(cast(column, field.data_type())?)
     });
     let columns = columns.collect::<datafusion::common::Result<Vec<_>>>()?;

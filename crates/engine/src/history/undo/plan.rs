@@ -158,6 +158,9 @@ impl Entity {
 /// What takes a record back: `None` if it changed nothing.
 fn step(table: &str, key: &str, record: Record, hint: Option<&[String]>) -> Result<Option<Step>, String> {
     let Record { id, operation, before, after, complete } = record;
+    if [&before, &after].into_iter().flatten().any(Document::is_masked) {
+        return Err("its values are masked for you".to_owned());
+    }
     let (present, inverse) = match operation.as_str() {
         "INSERT" => (after, Inverse::Delete),
         "DELETE" => {
