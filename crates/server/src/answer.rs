@@ -129,6 +129,10 @@ impl Refusal {
         self
     }
 
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     pub(crate) fn code(&self) -> Code {
         self.code
     }
