@@ -6,40 +6,32 @@ mod common;
 
 use common::Service;
 use muniment_server::{AccessMode, Server, ServerConfig, ServerError, TlsConfig};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use ureq::tls::{Certificate, RootCerts};
 
-/// An authority that writes certificates for this machine.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
+/// An authority of `tests/certificates`.
+#[derive(Clone, Copy)]
+struct Authority(&'static str);
 
 impl Authority {
-    fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), pem }
+    fn pem(self, what: &str) -> Vec<u8> {
+        std::fs::read(format!("{}/tests/certificates/{}-{what}.pem", env!("CARGO_MANIFEST_DIR"), self.0)).unwrap()
     }
 
-    fn write(&self, folder: &Path) -> TlsConfig {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    /// Puts its certificate for this machine, and the key, into a folder.
+    fn write(self, folder: &Path) -> TlsConfig {
         let config = TlsConfig { certificate: folder.join("certificate.pem"), key: folder.join("key.pem") };
-        std::fs::write(&config.certificate, params.signed_by(&key, &self.issuer).unwrap().pem()).unwrap();
-        std::fs::write(&config.key, key.serialize_pem()).unwrap();
+        std::fs::write(&config.certificate, self.pem("certificate")).unwrap();
+        std::fs::write(&config.key, self.pem("key")).unwrap();
         config
     }
 
     /// Asks over a new connection, trusting this authority only.
-    fn alive(&self, service: &Service) -> Result<String, ureq::Error> {
-        let root = Certificate::from_pem(self.pem.as_bytes())?;
+    fn alive(self, service: &Service) -> Result<String, ureq::Error> {
+        let root = Certificate::from_pem(&self.pem("authority"))?;
         let tls = ureq::tls::TlsConfig::builder()
             .unversioned_rustls_crypto_provider(Arc::new(default_provider()))
             .root_certs(RootCerts::new_with_certs(&[root]))
@@ -60,33 +52,33 @@ async fn service(config: TlsConfig) -> Service {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renewed_certificate_is_shown_without_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let (old, new) = (Authority::new(), Authority::new());
+    let (old, new) = (Authority("old"), Authority("new"));
     let service = service(old.write(folder.path())).await;
-    let asks = |authority: &Authority| tokio::task::block_in_place(|| authority.alive(&service));
-    assert_eq!(asks(&old).unwrap(), "alive\n");
-    assert!(asks(&new).is_err(), "who trusts another authority is not answered");
+    let asks = |authority: Authority| tokio::task::block_in_place(|| authority.alive(&service));
+    assert_eq!(asks(old).unwrap(), "alive\n");
+    assert!(asks(new).is_err(), "who trusts another authority is not answered");
     let mut plain = service.connect().await;
     plain.send("GET", "/healthz", &[], b"").await;
     assert!(plain.try_answer().await.is_none(), "plain HTTP gets no answer");
 
     std::fs::write(folder.path().join("certificate.pem"), "half a certif").unwrap();
     tokio::time::sleep(Duration::from_secs(7)).await;
-    assert_eq!(asks(&old).unwrap(), "alive\n");
+    assert_eq!(asks(old).unwrap(), "alive\n");
     new.write(folder.path());
     let began = Instant::now();
-    while asks(&new).is_err() {
+    while asks(new).is_err() {
         assert!(began.elapsed() < Duration::from_secs(60), "the new certificate is not shown");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    assert!(asks(&old).is_err());
+    assert!(asks(old).is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_certificate_stops_the_start() {
     let folder = tempfile::tempdir().unwrap();
-    let good = Authority::new().write(folder.path());
+    let good = Authority("old").write(folder.path());
     let other = tempfile::tempdir().unwrap();
-    let elsewhere = Authority::new().write(other.path());
+    let elsewhere = Authority("new").write(other.path());
     let empty = folder.path().join("empty.pem");
     std::fs::write(&empty, "").unwrap();
     let service = Service::start().await;
