@@ -28,7 +28,8 @@ fn page(status: StatusCode, title: &str, body: &str) -> Response {
     let headers = [
         (CONTENT_SECURITY_POLICY, POLICY),
         (CACHE_CONTROL, "no-store"),
-        (REFERRER_POLICY, "no-referrer"),
+        // Without any referrer browsers would also leave out which page a form was sent from, and such forms are refused.
+        (REFERRER_POLICY, "same-origin"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
     (status, headers, Html(html)).into_response()

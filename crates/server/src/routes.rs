@@ -10,14 +10,10 @@ use crate::oidc::sessions::Sessions;
 use crate::peers::Peer;
 use crate::protection::protect;
 use crate::serve::ServerConfig;
-<<<<<<< HEAD
 use crate::{
-    access, capture, cases, entities, ledger, limits, logs, measures, openapi, people, reconcile, reconstruction, sessions, sources, sql,
-    status,
+    access, capture, cases, console, entities, ledger, limits, logs, measures, openapi, people, reconcile, reconstruction, sessions,
+    sources, sql, status,
 };
-=======
-use crate::{access, capture, console, entities, ledger, limits, logs, measures, openapi, reconcile, reconstruction, sources, sql, status};
->>>>>>> f63d6e6 (wip: TLS, OpenID Connect, console)
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, Request, State};
 use axum::http::HeaderMap;
