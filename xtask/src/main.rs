@@ -1,6 +1,7 @@
 //! Tidy checks, generation of documents, tests and benchmarks: `cargo xtask <command>`.
 
 mod bench;
+mod browser;
 mod error;
 mod events;
 mod flags;
@@ -27,7 +28,7 @@ cargo xtask <command>
                         write NDJSON change events of an imagined agency
   bench [--events N] [--only PART] [--folder DIR] [--rounds R] [--no-build]
                         measure Muniment beside ClickHouse, SQLite and DuckDB; prints a Markdown table.
-                        Parts: ingest, size, http, single, verify, sql, history, restart
+                        Parts: ingest, size, http, single, verify, sql, history, restart, access
   bench capture [--only PART] [--rounds R] [--seconds S] [--changes N] [--folder DIR] [--no-build]
                         measure what capture costs a PostgreSQL server, and how fast it is; prints Markdown tables.
                         Parts: cost, latency, throughput

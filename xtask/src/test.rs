@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::browser;
 use crate::error::{Context, Error, Result};
 use crate::postgres;
 use crate::process::{cargo, command, is_there, output, root, run as execute, target};
@@ -10,10 +11,12 @@ use crate::process::{cargo, command, is_there, output, root, run as execute, tar
 const PYTHON_VARIABLE: &str = "TEST_PYTHON";
 const REQUIREMENTS: &str = "verifier/requirements.txt";
 
-/// Runs the tests. Needs a C compiler and Python 3; says what to install where one is missing. A PostgreSQL server is installed where that is possible.
+/// Runs the tests. Needs a C compiler and Python 3; says what to install where one is missing. A PostgreSQL server, a browser and an OpenID provider are
+/// installed where that is possible.
 pub fn run() -> Result<()> {
     need_tools()?;
     postgres::need()?;
+    browser::need()?;
     let python = python("verifier", REQUIREMENTS)?;
     if is_there("cargo-nextest", &["nextest"]) {
         execute(cargo().args(["nextest", "run", "--workspace"]).env(PYTHON_VARIABLE, &python))?;

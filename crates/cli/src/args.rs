@@ -35,6 +35,9 @@ pub struct Global {
     /// A file with the key to show to the server; the environment variable MUNIMENT_KEY can hold the key itself
     #[arg(long, global = true, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+    /// A PEM file with the authority that vouches for the server's certificate; the environment variable MUNIMENT_CA can name it, too
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// Form of the program's own messages: pretty or json
     #[arg(long, global = true, value_name = "FORMAT")]
     log_format: Option<String>,

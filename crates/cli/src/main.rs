@@ -49,6 +49,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     ingest::client::show_key(global.key_file.as_deref())?;
+    ingest::client::trust(global.ca.as_deref())?;
     let loaded = config::load(&global.flags(&command))?;
     if let Command::Config { .. } = command {
         print!("{}", loaded.print());

@@ -54,6 +54,10 @@ impl Service {
             let reason = "access is open: whoever reaches this address, any program on this machine, may do everything";
             tracing::warn!(address = %config.listen, "{reason}");
         }
+        if config.tls.is_none() && !config.listen.ip().is_loopback() {
+            let reason = "keys and records travel unencrypted: set tls.certificate and tls.key, or put something in front that speaks TLS";
+            tracing::warn!(address = %config.listen, "{reason}");
+        }
         let engine = Engine::open(config.engine.clone()).await?;
         match Self::bind(config, &engine).await {
             Ok(service) => Ok(service),
@@ -65,9 +69,17 @@ impl Service {
     }
 
     async fn bind(config: &Config, engine: &Arc<Engine>) -> Result<Self> {
-        let settings = ServerConfig { listen: config.listen, access: config.access, query: config.query, ..ServerConfig::default() };
+        let settings = ServerConfig {
+            listen: config.listen,
+            access: config.access,
+            tls: config.tls.clone(),
+            oidc: config.oidc.clone(),
+            session: config.session,
+            query: config.query,
+            ..ServerConfig::default()
+        };
         let server = Server::bind(engine.clone(), settings).await.map_err(|error| CliError::Server(Box::new(error)))?;
-        let url = url_of(server.local_addr());
+        let url = url_of(server.local_addr(), config.tls.is_some());
         let key = engine.store().db().landmarks("key").await?.pop().map(|(_, key)| key).unwrap_or_default();
         let file = ServerFile::write(config.data(), &url)?;
         engine.start_capture().await?;
@@ -115,11 +127,12 @@ impl Service {
     }
 }
 
-fn url_of(address: SocketAddr) -> String {
+fn url_of(address: SocketAddr, tls: bool) -> String {
+    let scheme = if tls { "https" } else { "http" };
     match address {
-        address if address.ip().is_unspecified() && address.is_ipv4() => format!("http://127.0.0.1:{}", address.port()),
-        address if address.ip().is_unspecified() => format!("http://[::1]:{}", address.port()),
-        address => format!("http://{address}"),
+        address if address.ip().is_unspecified() && address.is_ipv4() => format!("{scheme}://127.0.0.1:{}", address.port()),
+        address if address.ip().is_unspecified() => format!("{scheme}://[::1]:{}", address.port()),
+        address => format!("{scheme}://{address}"),
     }
 }
 

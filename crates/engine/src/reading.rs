@@ -287,6 +287,7 @@ mod tests {
                 limits: muniment_model::Limits::default(),
                 uuid: &mut uuid,
                 retention_years: None,
+                users: None,
             };
             let table = muniment_model::table(LOG).unwrap();
             let parsed = muniment_model::parse(table, line(&reading).as_bytes(), &mut options);

@@ -1,6 +1,7 @@
 //! The API description: one table of operations, from which the OpenAPI document and the list of endpoints are made.
 
 mod access;
+mod console;
 mod limits;
 mod measures;
 mod people;
@@ -117,6 +118,7 @@ fn operations() -> Vec<Operation> {
     all.extend(reconstruction::operations());
     all.extend(ledger());
     all.extend(access::operations());
+    all.extend(console::operations());
     all.extend(sources::operations());
     all.extend(limits::operations());
     all.extend(people::operations());

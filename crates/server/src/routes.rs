@@ -4,13 +4,16 @@ use crate::answer::{Code, Refusal};
 use crate::authenticate::recognise;
 use crate::body::BodyLimits;
 use crate::guard::Guard;
+use crate::oidc::Provider;
+use crate::oidc::login::{self, Logins};
+use crate::oidc::sessions::Sessions;
 use crate::peers::Peer;
 use crate::protection::protect;
 use crate::reader::recorded;
 use crate::serve::ServerConfig;
 use crate::{
-    access, capture, cases, entities, ledger, limits, logs, measures, openapi, people, reconcile, reconstruction, sessions, sources, sql,
-    status, unmasking,
+    access, capture, cases, console, entities, ledger, limits, logs, measures, openapi, people, reconcile, reconstruction, sessions,
+    sources, sql, status, unmasking,
 };
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, Request, State};
@@ -35,19 +38,38 @@ pub(crate) struct App {
     pub(crate) policy: Policy,
     pub(crate) config: ServerConfig,
     pub(crate) guard: Guard,
+    pub(crate) provider: Option<Provider>,
+    pub(crate) logins: Logins,
+    pub(crate) sessions: Sessions,
+    /// Where browsers reach this service.
+    pub(crate) public_url: String,
     /// Who everybody is where nobody has to say.
     pub(crate) everybody: Arc<Principal>,
     stopping: AtomicBool,
 }
 
+/// What decides who gets in.
+#[derive(Debug)]
+pub(crate) struct Doors {
+    pub(crate) policy: Policy,
+    pub(crate) provider: Option<Provider>,
+    /// Where browsers reach this service.
+    pub(crate) public_url: String,
+}
+
 impl App {
-    pub(crate) fn new(engine: Arc<Engine>, query: QueryEngine, policy: Policy, config: ServerConfig) -> Self {
+    pub(crate) fn new(engine: Arc<Engine>, query: QueryEngine, doors: Doors, config: ServerConfig) -> Self {
+        let Doors { policy, provider, public_url } = doors;
         Self {
             engine,
             query,
             policy,
             config,
             guard: Guard::default(),
+            provider,
+            logins: Logins::default(),
+            sessions: Sessions::default(),
+            public_url,
             everybody: Arc::new(Principal::unrestricted()),
             stopping: AtomicBool::new(false),
         }
@@ -94,6 +116,10 @@ pub(crate) fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/api/v1/checkpoint", get(ledger::checkpoint)),
         ("/api/v1/proofs/{log}/{id}", get(ledger::proof)),
         ("/api/v1/keys/rotate", post(ledger::rotate)),
+        ("/console", get(console::home)),
+        ("/login", get(login::begin)),
+        ("/login/callback", get(login::finish)),
+        ("/logout", post(login::log_out)),
         ("/api/v1/access/me", get(access::me)),
         ("/api/v1/access/keys", get(access::keys).post(access::create_key)),
         ("/api/v1/access/keys/{id}", delete(access::revoke_key)),

@@ -2,13 +2,15 @@
 
 use crate::connection::PatientStream;
 use crate::identity::AccessMode;
+use crate::oidc::{OidcConfig, OidcError, Provider};
 use crate::peers::Peers;
-use crate::routes::{App, router};
+use crate::routes::{App, Doors, router};
+use crate::tls::{Tls, TlsConfig, TlsError};
 use axum::Router;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::{Service, service_fn};
+use hyper::service::{HttpService, Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use muniment_access::{Policy, PolicyError};
@@ -21,6 +23,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 /// Buffer of a connection: bounds a request's headers and what is read ahead.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -36,6 +39,12 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Whether callers have to say who they are.
     pub access: AccessMode,
+    /// The certificate to show; plain HTTP without one.
+    pub tls: Option<TlsConfig>,
+    /// The identity provider; without one there are only keys.
+    pub oidc: Option<OidcConfig>,
+    /// How long a session of the console lasts.
+    pub session: Duration,
     /// What one query may use.
     pub query: QueryLimits,
     /// Time in which a request's headers must arrive, and after which an idle connection is closed.
@@ -62,6 +71,9 @@ impl Default for ServerConfig {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
             access: AccessMode::Keys,
+            tls: None,
+            oidc: None,
+            session: Duration::from_secs(8 * 3600),
             query: QueryLimits::default(),
             header_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(15),
@@ -89,6 +101,12 @@ pub enum ServerError {
     /// Queries can't be set up.
     #[error("queries can't be set up")]
     Query(#[source] EngineError),
+    /// The certificate can't be used.
+    #[error("TLS can't be set up")]
+    Tls(#[source] TlsError),
+    /// The identity provider can't be used as it is configured.
+    #[error("the identity provider can't be set up")]
+    Oidc(#[source] OidcError),
     /// The access policy can't be used.
     #[error("access can't be set up")]
     Policy(#[source] PolicyError),
@@ -101,6 +119,7 @@ pub struct Server {
     address: SocketAddr,
     config: ServerConfig,
     app: Arc<App>,
+    tls: Option<Tls>,
 }
 
 impl Server {
@@ -114,8 +133,12 @@ impl Server {
         let address = listener.local_addr().map_err(failed)?;
         let query = QueryEngine::new(engine.store().clone(), config.query).map_err(ServerError::Query)?;
         let policy = Policy::load().map_err(ServerError::Policy)?;
-        let app = Arc::new(App::new(engine, query, policy, config.clone()));
-        Ok(Self { listener, address, config, app })
+        let tls = config.tls.as_ref().map(Tls::open).transpose().map_err(ServerError::Tls)?;
+        let provider = config.oidc.clone().map(Provider::new).transpose().map_err(ServerError::Oidc)?;
+        let named = config.oidc.as_ref().and_then(|oidc| oidc.public_url.as_deref()).map(|url| url.trim_end_matches('/').to_owned());
+        let public_url = named.unwrap_or_else(|| format!("{}://{address}", if tls.is_some() { "https" } else { "http" }));
+        let app = Arc::new(App::new(engine, query, Doors { policy, provider, public_url }, config.clone()));
+        Ok(Self { listener, address, config, app, tls })
     }
 
     /// The address it listens on.
@@ -129,8 +152,9 @@ impl Server {
     /// # Errors
     /// None at present: what goes wrong with one connection is that connection's matter.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
-        let Self { listener, config, app, .. } = self;
-        let acceptor = Acceptor::new(&config, &app);
+        let Self { listener, config, app, tls, .. } = self;
+        let keeper = tls.clone().map(|tls| tokio::spawn(tls.keep_current()));
+        let acceptor = Acceptor::new(&config, &app, tls);
         let (closing, closed) = watch::channel(false);
         let mut connections = JoinSet::new();
         let mut shutdown = std::pin::pin!(shutdown);
@@ -144,6 +168,9 @@ impl Server {
             }
         }
         drop(listener);
+        if let Some(keeper) = keeper {
+            keeper.abort();
+        }
         app.stop();
         closing.send_replace(true);
         let finished = async { while connections.join_next().await.is_some() {} };
@@ -161,10 +188,13 @@ struct Acceptor {
     peers: Peers,
     permits: Arc<Semaphore>,
     write_timeout: Duration,
+    /// Time for the handshake of TLS.
+    handshake_timeout: Duration,
+    tls: Option<TlsAcceptor>,
 }
 
 impl Acceptor {
-    fn new(config: &ServerConfig, app: &Arc<App>) -> Self {
+    fn new(config: &ServerConfig, app: &Arc<App>, tls: Option<Tls>) -> Self {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(config.header_timeout).max_header_size(HEADER_BYTES).max_buf_size(BUFFER_BYTES);
         Self {
@@ -173,6 +203,8 @@ impl Acceptor {
             peers: Peers::default(),
             permits: Arc::new(Semaphore::new(config.connections)),
             write_timeout: config.write_timeout,
+            handshake_timeout: config.header_timeout,
+            tls: tls.map(|tls| tls.acceptor),
         }
     }
 
@@ -203,20 +235,43 @@ impl Acceptor {
             request.extensions_mut().insert(peer.clone());
             router.call(request)
         });
-        let connection = self.http.serve_connection(TokioIo::new(PatientStream::new(stream, self.write_timeout)), service);
+        let stream = PatientStream::new(stream, self.write_timeout);
+        let (http, tls, patience) = (self.http.clone(), self.tls.clone(), self.handshake_timeout);
         async move {
             let _permit = permit;
-            let mut connection = std::pin::pin!(connection);
-            let outcome = tokio::select! {
-                outcome = connection.as_mut() => outcome,
-                () = closing_began(&mut closing) => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
+            let outcome = match tls {
+                None => answer(http.serve_connection(TokioIo::new(stream), service), &mut closing).await,
+                Some(tls) => match tokio::time::timeout(patience, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => answer(http.serve_connection(TokioIo::new(stream), service), &mut closing).await,
+                    Ok(Err(error)) => {
+                        tracing::debug!(%error, "a connection is not TLS, or doesn't trust this certificate");
+                        return;
+                    }
+                    Err(_) => return,
+                },
             };
             if let Err(error) = outcome {
                 tracing::debug!(error = &error as &dyn std::error::Error, "a connection ended");
             }
+        }
+    }
+}
+
+/// Answers the requests of a connection until it ends; once the service closes, only those that are under way.
+async fn answer<I, S>(connection: http1::Connection<I, S>, closing: &mut watch::Receiver<bool>) -> hyper::Result<()>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    S: HttpService<Incoming>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::ResBody: hyper::body::Body + 'static,
+    <S::ResBody as hyper::body::Body>::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        outcome = connection.as_mut() => outcome,
+        () = closing_began(closing) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
         }
     }
 }

@@ -8,9 +8,16 @@ use crate::error::{Context, Error, Result};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Where a server is, and the key that it asks for.
+#[derive(Clone, Debug)]
+pub struct Door {
+    pub address: SocketAddr,
+    pub key: Option<String>,
+}
+
 /// One connection.
 pub struct Client {
-    address: SocketAddr,
+    door: Door,
     stream: BufReader<TcpStream>,
     head: Vec<u8>,
 }
@@ -35,7 +42,8 @@ impl Answer {
 
 impl Client {
     /// Connects.
-    pub fn connect(address: SocketAddr) -> Result<Self> {
+    pub fn connect(door: &Door) -> Result<Self> {
+        let address = door.address;
         let connect = || {
             let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
             stream.set_nodelay(true)?;
@@ -44,7 +52,7 @@ impl Client {
             Ok::<_, std::io::Error>(stream)
         };
         let stream = connect().context(|| format!("cannot connect to {address}"))?;
-        Ok(Self { address, stream: BufReader::with_capacity(64 << 10, stream), head: Vec::new() })
+        Ok(Self { door: door.clone(), stream: BufReader::with_capacity(64 << 10, stream), head: Vec::new() })
     }
 
     /// Sends a GET request.
@@ -61,7 +69,10 @@ impl Client {
         let what = || format!("{method} {path}");
         self.head.clear();
         let head = &mut self.head;
-        write!(head, "{method} {path} HTTP/1.1\r\nHost: {}\r\nAccept: {accept}\r\n", self.address).context(what)?;
+        write!(head, "{method} {path} HTTP/1.1\r\nHost: {}\r\nAccept: {accept}\r\n", self.door.address).context(what)?;
+        if let Some(key) = &self.door.key {
+            write!(head, "Authorization: Bearer {key}\r\n").context(what)?;
+        }
         if let Some((content_type, body)) = content {
             write!(head, "Content-Type: {content_type}\r\nContent-Length: {}\r\n", body.len()).context(what)?;
         }

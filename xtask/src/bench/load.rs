@@ -2,12 +2,11 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::http::Client;
+use super::http::{Client, Door};
 use crate::error::{Context, Error, Result};
 
 /// What to send.
@@ -74,12 +73,12 @@ impl Source {
 }
 
 /// Sends events of a file to `sys_audit_log`.
-pub fn send(address: SocketAddr, events: &Path, load: Load) -> Result<Outcome> {
+pub fn send(door: &Door, events: &Path, load: Load) -> Result<Outcome> {
     let file = File::open(events).context(|| format!("cannot open {}", events.display()))?;
     let source = Mutex::new(Source { lines: BufReader::with_capacity(1 << 20, file), left: load.events });
     let start = Instant::now();
     let parts: Vec<Result<Outcome>> = std::thread::scope(|scope| {
-        let one = || connection(address, &source, load, start);
+        let one = || connection(door, &source, load, start);
         let threads: Vec<_> = (0..load.connections).map(|_| scope.spawn(one)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Error::new("a connection's thread failed")))).collect()
     });
@@ -94,8 +93,8 @@ pub fn send(address: SocketAddr, events: &Path, load: Load) -> Result<Outcome> {
     Ok(all)
 }
 
-fn connection(address: SocketAddr, source: &Mutex<Source>, load: Load, start: Instant) -> Result<Outcome> {
-    let mut client = Client::connect(address)?;
+fn connection(door: &Door, source: &Mutex<Source>, load: Load, start: Instant) -> Result<Outcome> {
+    let mut client = Client::connect(door)?;
     let mut outcome = Outcome { events: 0, seconds: 0.0, refusals: 0, latencies: Vec::new() };
     let mut body = Vec::new();
     let path = "/api/v1/logs/sys_audit_log";

@@ -2,6 +2,7 @@
 //!
 //! Whatever can drift with the machine is measured in turns: a run of Muniment, a run of ClickHouse, and so on; medians are compared.
 
+mod access;
 pub mod capture;
 mod http;
 mod load;
@@ -22,7 +23,7 @@ use report::Report;
 /// A part of the benchmark: adds its rows to the report.
 type Part = fn(&Bench, &mut Report) -> Result<()>;
 
-const PARTS: [(&str, Part); 8] = [
+const PARTS: [(&str, Part); 9] = [
     ("ingest", parts::ingest),
     ("size", parts::size),
     ("http", parts::http),
@@ -31,6 +32,7 @@ const PARTS: [(&str, Part); 8] = [
     ("sql", parts::sql),
     ("history", parts::history),
     ("restart", parts::restart),
+    ("access", access::access),
 ];
 
 /// What every part needs.

@@ -80,7 +80,7 @@ pub fn http(bench: &Bench, report: &mut Report) -> Result<()> {
     let (mut rates, mut files, mut memory, mut refusals) = (Vec::new(), Vec::new(), 0, 0);
     for _ in 0..bench.rounds {
         let server = bench.program.serve(&bench.fresh("http")?)?;
-        let outcome = send(server.address, &bench.events_file, load)?;
+        let outcome = send(&server.door, &bench.events_file, load)?;
         memory = memory.max(server.peak_memory());
         refusals += outcome.refusals;
         rates.push(outcome.rate());
@@ -103,7 +103,7 @@ pub fn http(bench: &Bench, report: &mut Report) -> Result<()> {
 pub fn single(bench: &Bench, report: &mut Report) -> Result<()> {
     let server = bench.program.serve(&bench.fresh("single")?)?;
     let outcome =
-        send(server.address, &bench.events_file, Load { connections: 64, events_per_request: 1, events: bench.events, time: SINGLE_TIME })?;
+        send(&server.door, &bench.events_file, Load { connections: 64, events_per_request: 1, events: bench.events, time: SINGLE_TIME })?;
     server.stop()?;
     report.row(
         "single events, 64 connections",
@@ -168,7 +168,7 @@ pub fn sql(bench: &Bench, report: &mut Report) -> Result<()> {
 
 /// Median seconds of five runs after a first one, and the sum of the column `changes`.
 fn time_query(server: &Server, query: &str) -> Result<(f64, u64)> {
-    let mut client = Client::connect(server.address)?;
+    let mut client = Client::connect(&server.door)?;
     let body = json!({ "query": query }).to_string();
     let (mut times, mut changes) = (Vec::new(), 0);
     for _ in 0..6 {
@@ -188,7 +188,7 @@ fn time_query(server: &Server, query: &str) -> Result<(f64, u64)> {
 pub fn history(bench: &Bench, report: &mut Report) -> Result<()> {
     let data = bench.filled()?;
     let server = bench.program.serve(&data)?;
-    let mut client = Client::connect(server.address)?;
+    let mut client = Client::connect(&server.door)?;
     let mut times = Vec::new();
     for (table, key) in entities(&bench.events_file)? {
         let path = format!("/api/v1/entities/{table}/{key}/history");

@@ -1,11 +1,11 @@
 //! The measured program: running its commands, its server, and watching its memory.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::http::Client;
+use super::http::{Client, Door};
 use crate::error::{Context, Error, Result};
 use crate::process::{cargo, run, target};
 
@@ -65,11 +65,20 @@ impl Program {
 
     /// Starts a server on a free port and waits until it is ready.
     pub fn serve(&self, data: &Path) -> Result<Server> {
-        self.serve_with(data, None)
+        self.start(data, None, true)
+    }
+
+    /// The same without asking for keys.
+    pub fn serve_open(&self, data: &Path) -> Result<Server> {
+        self.start(data, None, false)
     }
 
     /// The same with a niceness, so that the system prefers other processes.
     pub fn serve_with(&self, data: &Path, niceness: Option<i32>) -> Result<Server> {
+        self.start(data, niceness, true)
+    }
+
+    fn start(&self, data: &Path, niceness: Option<i32>, keys: bool) -> Result<Server> {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let address = free.context(|| "no free port on the loopback address")?;
         let log = data.with_extension("serve.log");
@@ -87,17 +96,20 @@ impl Program {
         let child = command
             .arg("--data")
             .arg(data)
-            .args(["--listen", &address.to_string(), "--access", "open", "serve"])
+            .args(["--listen", &address.to_string(), "--access", if keys { "keys" } else { "open" }, "serve"])
             .stdin(Stdio::null())
             .stdout(file)
             .stderr(copy)
             .spawn()
             .context(|| "cannot start `muniment serve`")?;
-        let mut server = Server { child, address, ready_after: Duration::ZERO };
+        let mut server = Server { child, door: Door { address, key: None }, ready_after: Duration::ZERO };
         loop {
-            let answer = Client::connect(address).and_then(|mut client| client.get("/readyz", "*/*"));
+            let answer = Client::connect(&server.door).and_then(|mut client| client.get("/readyz", "*/*"));
             if answer.is_ok_and(|answer| answer.status == 200) {
                 server.ready_after = start.elapsed();
+                if keys {
+                    server.door.key = Some(new_key(&server.door, data)?);
+                }
                 return Ok(server);
             }
             let ended = server.child.try_wait().context(|| "cannot watch `muniment serve`")?;
@@ -110,10 +122,30 @@ impl Program {
     }
 }
 
+/// A key that sends and reads, made with the administrator's, which the first start leaves in the data folder.
+fn new_key(door: &Door, data: &Path) -> Result<String> {
+    let path = data.join("administrator.key");
+    let start = Instant::now();
+    let administrator = loop {
+        match std::fs::read_to_string(&path) {
+            Ok(key) if key.ends_with('\n') => break key.trim().to_owned(),
+            outcome if start.elapsed() > Duration::from_secs(30) => {
+                outcome.context(|| format!("cannot read {}", path.display()))?;
+            }
+            _ => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    let door = Door { key: Some(administrator), ..door.clone() };
+    let wish = br#"{"name": "benchmark", "roles": ["ingest", "auditor", "administrator"]}"#;
+    let answer = Client::connect(&door)?.post("/api/v1/access/keys", "application/json", "application/json", wish)?;
+    let created: serde_json::Value = serde_json::from_slice(&answer.ok("making a key")?).context(|| "not the answer of a new key")?;
+    created["key"].as_str().map(str::to_owned).ok_or_else(|| Error::new("a new key without the key"))
+}
+
 /// A running server; stopped when dropped.
 pub struct Server {
     child: Child,
-    pub address: SocketAddr,
+    pub door: Door,
     /// From the start of the process to the first good `/readyz`.
     pub ready_after: Duration,
 }

@@ -1,5 +1,6 @@
 //! Configuration: file, environment and flags are merged into settings, and settings resolved into what the engine and the server take.
 
+mod doors;
 mod reference;
 mod settings;
 mod units;
@@ -15,19 +16,21 @@ use figment::value::{Dict, Value};
 use figment::{Figment, Provider};
 use muniment_engine::EngineConfig;
 use muniment_engine::query::QueryLimits;
-use muniment_server::AccessMode;
+use muniment_server::{AccessMode, OidcConfig, TlsConfig};
 use settings::KEYS;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Begins the name of every environment variable that holds a setting; `__` stands for the dot of a key.
 const PREFIX: &str = "MUNIMENT_";
 /// Names the configuration file, and is no setting.
 const FILE_VARIABLE: &str = "MUNIMENT_CONFIG";
-/// What comes after the prefix in variables that are no settings: the configuration file, and the key that commands show to a server.
-const NO_SETTINGS: [&str; 2] = ["config", "key"];
+/// What comes after the prefix in variables that are no settings: the configuration file, and what commands need to talk to a server:
+/// the key that they show, and the authority that they trust.
+const NO_SETTINGS: [&str; 3] = ["config", "key", "ca"];
 /// The configuration file that is read if none is named.
 const DEFAULT_FILE: &str = "muniment.toml";
 
@@ -138,6 +141,12 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Whether callers have to say who they are.
     pub access: AccessMode,
+    /// The certificate to show.
+    pub tls: Option<TlsConfig>,
+    /// The identity provider.
+    pub oidc: Option<OidcConfig>,
+    /// How long a session of the console lasts.
+    pub session: Duration,
     /// Form of the program's own messages.
     pub log_format: LogFormat,
     /// Which of them are written, if that was set: a command that is no service writes fewer by default.
@@ -277,12 +286,15 @@ fn resolve(settings: &Settings, places: &BTreeMap<String, Place>) -> Result<Conf
         ..QueryLimits::default()
     };
     let log_level = places.contains_key("log.level").then(|| settings.log.level.clone());
-    Ok(Config { engine, query, listen, access: access.into(), log_format: settings.log.format, log_level })
+    let (tls, oidc) = (doors::tls(settings, &wrong)?, doors::oidc(settings, &wrong)?);
+    let session = settings.access.session.0;
+    Ok(Config { engine, query, listen, access: access.into(), tls, oidc, session, log_format: settings.log.format, log_level })
 }
 
 /// Settings that mean nothing if they are zero.
-fn positive(settings: &Settings) -> [(&'static str, u128); 14] {
+fn positive(settings: &Settings) -> [(&'static str, u128); 15] {
     [
+        ("access.session", settings.access.session.0.as_millis()),
         ("heartbeat", settings.heartbeat.0.as_millis()),
         ("sessions.lifetime", settings.sessions.lifetime.0.as_millis()),
         ("monitoring.interval", settings.monitoring.interval.0.as_millis()),

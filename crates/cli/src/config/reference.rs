@@ -66,11 +66,27 @@ pub(super) fn values(settings: &Settings) -> BTreeMap<String, toml::Value> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::super::settings::{Oidc, Tls};
     use super::*;
 
     #[test]
     fn every_setting_is_in_the_table_and_nothing_else() {
         let everything = Settings { origin: Some(String::new()), publish: Some(Vec::new()), ..Settings::default() };
+        let some = || Some(String::new());
+        let file = || Some(std::path::PathBuf::new());
+        let everything = Settings {
+            tls: Tls { certificate: file(), key: file() },
+            oidc: Oidc {
+                issuer: some(),
+                client_id: some(),
+                client_secret_file: file(),
+                public_url: some(),
+                audience: some(),
+                ca: file(),
+                ..everything.oidc.clone()
+            },
+            ..everything
+        };
         let mut listed: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
         listed.sort_unstable();
         assert_eq!(values(&everything).into_keys().collect::<Vec<_>>(), listed);

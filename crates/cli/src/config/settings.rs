@@ -3,6 +3,7 @@
 use super::units::{Size, Span};
 use muniment_engine::EngineConfig;
 use muniment_engine::query::QueryLimits;
+use muniment_server::ServerConfig;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,6 +20,8 @@ pub struct Settings {
     pub heartbeat: Span,
     pub idempotency: Span,
     pub access: Access,
+    pub tls: Tls,
+    pub oidc: Oidc,
     pub limits: Limits,
     pub flush: Flush,
     pub compaction: Compaction,
@@ -36,6 +39,28 @@ pub struct Access {
     pub mode: AccessMode,
     pub unmasking_approval: bool,
     pub unmasking_longest: Span,
+    pub session: Span,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Oidc {
+    pub issuer: Option<String>,
+    pub client_id: Option<String>,
+    pub client_secret_file: Option<PathBuf>,
+    pub public_url: Option<String>,
+    pub audience: Option<String>,
+    pub scopes: String,
+    pub roles_claim: String,
+    pub roles: Vec<String>,
+    pub ca: Option<PathBuf>,
 }
 
 /// Whether callers have to say who they are.
@@ -152,6 +177,19 @@ impl Default for Settings {
                 mode: AccessMode::Keys,
                 unmasking_approval: engine.unmasking.approval,
                 unmasking_longest: Span(engine.unmasking.longest),
+                session: Span(ServerConfig::default().session),
+            },
+            tls: Tls::default(),
+            oidc: Oidc {
+                issuer: None,
+                client_id: None,
+                client_secret_file: None,
+                public_url: None,
+                audience: None,
+                scopes: "openid profile email".to_owned(),
+                roles_claim: "roles".to_owned(),
+                roles: Vec::new(),
+                ca: None,
             },
             limits: Limits {
                 body_bytes: Size(engine.limits.body_bytes as u64),
@@ -237,6 +275,47 @@ pub const KEYS: &[Key] = &[
         "`keys` or `open`",
         "`keys`: every caller shows a key, a token or a session, see `docs/access.md`. `open`: everybody who reaches the address may do everything; only on loopback, for first steps and measurements.",
     ),
+    key("access.session", "time", "How long a session of the console lasts."),
+    Key {
+        name: "tls.certificate",
+        kind: "file",
+        absent: "plain HTTP is spoken",
+        doc: "PEM file with the certificate, and those between it and the authority's. Read again when it changes, and on SIGHUP.",
+    },
+    Key { name: "tls.key", kind: "file", absent: "plain HTTP is spoken", doc: "PEM file with the certificate's private key." },
+    Key {
+        name: "oidc.issuer",
+        kind: "URL",
+        absent: "nobody logs in to the console, and there are only keys",
+        doc: "The identity provider, by its issuer URL.",
+    },
+    Key { name: "oidc.client_id", kind: "text", absent: "needed with `oidc.issuer`", doc: "What the provider knows this service as." },
+    Key {
+        name: "oidc.client_secret_file",
+        kind: "file",
+        absent: "a public client, which PKCE protects",
+        doc: "File with the secret that the provider has given this service.",
+    },
+    Key {
+        name: "oidc.public_url",
+        kind: "URL",
+        absent: "the address that is listened on",
+        doc: "Where browsers reach this service; `/login/callback` below it is registered with the provider.",
+    },
+    Key { name: "oidc.audience", kind: "text", absent: "`oidc.client_id`", doc: "The audience that tokens of programs must be for." },
+    key("oidc.scopes", "text", "Scopes to ask the provider for."),
+    key("oidc.roles_claim", "text", "The claim that holds roles or groups; a dot leads into an object, as in `realm_access.roles`."),
+    key(
+        "oidc.roles",
+        "list of text",
+        "Which role a value of that claim stands for, such as `[\"audit-team=auditor\", \"ops=administrator\"]`. Other values mean nothing.",
+    ),
+    Key {
+        name: "oidc.ca",
+        kind: "file",
+        absent: "those of the web",
+        doc: "PEM file with the authorities that vouch for the provider's certificate.",
+    },
     key(
         "access.unmasking_approval",
         "`true` or `false`",

@@ -4,9 +4,11 @@ use crate::error::{CliError, Result};
 use muniment_model::LineError;
 use serde_json::Value;
 use std::io::BufRead;
-use std::path::Path;
-use std::sync::OnceLock;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio_rustls::rustls::crypto::ring::default_provider;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 /// Time to connect, and time until an answer begins.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -21,6 +23,8 @@ const ANSWER_BYTES: u64 = 16 << 20;
 
 /// Holds the key to show, if no file is named.
 const KEY_VARIABLE: &str = "MUNIMENT_KEY";
+/// Names a file with the authorities to trust.
+const CA_VARIABLE: &str = "MUNIMENT_CA";
 
 /// The key that this process shows to servers: given once, on its command line or in its environment.
 static KEY: OnceLock<String> = OnceLock::new();
@@ -43,6 +47,25 @@ pub fn show_key(file: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
+/// The authorities to trust: named once, on the command line or in the environment.
+static AUTHORITIES: OnceLock<Vec<Certificate<'static>>> = OnceLock::new();
+
+/// Takes the authorities to trust from a file, in place of those of the web.
+///
+/// # Errors
+/// If the file can't be read or has no certificate.
+pub fn trust(file: Option<&Path>) -> Result<()> {
+    let Some(path) = file.map(Path::to_owned).or_else(|| std::env::var_os(CA_VARIABLE).map(PathBuf::from)) else { return Ok(()) };
+    let pem = std::fs::read(&path).map_err(CliError::file("reading", &path))?;
+    let certificate = |item| if let Ok(PemItem::Certificate(certificate)) = item { Some(certificate) } else { None };
+    let found: Vec<Certificate<'static>> = parse_pem(&pem).filter_map(certificate).collect();
+    if found.is_empty() {
+        return Err(CliError::Usage(format!("{} has no certificate", path.display())));
+    }
+    let _ = AUTHORITIES.set(found);
+    Ok(())
+}
+
 /// A client of one server.
 #[derive(Debug)]
 pub struct Client {
@@ -61,7 +84,12 @@ struct Answer {
 impl Client {
     /// A client of the server at this URL.
     pub fn new(url: &str) -> Self {
+        let mut tls = TlsConfig::builder().unversioned_rustls_crypto_provider(Arc::new(default_provider()));
+        if let Some(authorities) = AUTHORITIES.get() {
+            tls = tls.root_certs(RootCerts::new_with_certs(authorities));
+        }
         let config = ureq::Agent::config_builder()
+            .tls_config(tls.build())
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT))
             .timeout_recv_response(Some(ANSWER))

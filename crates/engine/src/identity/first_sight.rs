@@ -60,6 +60,15 @@ impl Identities {
         Ok(Some(Principal { user_id: Some(row.id()), ..Principal::with_roles(name, roles) }))
     }
 
+    /// Whether a session is in the register and was ended there.
+    ///
+    /// # Errors
+    /// If the register can't be read.
+    pub async fn is_ended(&self, session_id: &str) -> Result<bool> {
+        let rows = self.rows("user_sessions", vec![("session_id", session_id.into())]).await?;
+        Ok(rows.iter().any(|row| !row.bool("is_active")))
+    }
+
     async fn by_external_id(&self, claims: &Claims) -> Result<Option<RegisterRow>> {
         Ok(self.rows("users", vec![("external_id", claims.external_id().into())]).await?.pop())
     }

@@ -108,6 +108,11 @@ impl Identities {
         })
     }
 
+    /// How often it was changed who may do what: whoever remembers a principal asks again when this has changed.
+    pub fn changes(&self) -> u64 {
+        self.store.db().access_changes()
+    }
+
     /// The id in a key, for the record of a failure; it is no secret.
     pub fn key_id(key: &str) -> Option<&str> {
         secret::id_of(key)

@@ -112,7 +112,7 @@ impl Audited {
 
     /// A connection to Muniment's API.
     pub fn client(&self) -> Result<Client> {
-        Client::connect(self.server()?.address)
+        Client::connect(&self.server()?.door)
     }
 
     /// Processor time that Muniment took.
