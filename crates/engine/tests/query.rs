@@ -98,7 +98,11 @@ async fn logs_and_registers_are_one_schema() {
     assert_eq!(fixture.table(joined).await, expected);
     fixture.engine.flush_all().await.unwrap();
     assert_eq!(fixture.table(joined).await, expected, "the same from Parquet");
-    assert_eq!(fixture.number("SELECT count(*) FROM sys_audit_log WHERE primary_key = '2'").await, 1, "a name without schema");
+    assert_eq!(
+        fixture.number("SELECT count(*) FROM sys_audit_log WHERE primary_key = '2' AND table_name NOT LIKE 'muniment.%'").await,
+        1,
+        "a name without schema"
+    );
     assert_eq!(fixture.number("WITH c AS (SELECT 1 AS n) SELECT n FROM c").await, 1);
     assert!(fixture.table("SHOW TABLES").await.contains("| muniment      | audit              | investigations          | BASE TABLE |"));
     assert!(fixture.table("DESCRIBE audit.users").await.contains("username"));

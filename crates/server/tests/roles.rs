@@ -154,7 +154,7 @@ async fn every_other_door_keeps_to_the_table() {
         ("GET", "/api/v1/entities/case.hoso/at?time=2030-01-01", ""),
         ("GET", "/api/v1/entities/case.hoso/open/blame", ""),
         ("GET", "/api/v1/transactions/open-transaction", ""),
-        ("POST", "/api/v1/undo", r#"{"record":1,"key":"id"}"#),
+        ("POST", "/api/v1/undo", r#"{"transaction":"open-transaction","key":"id"}"#),
     ];
     for role in Role::ALL.map(Role::name) {
         let reads = said("area", "changes", role);

@@ -114,7 +114,8 @@ fn kafka_records_have_keys_schemas_and_tombstones() {
     let found = records(&decoded);
     assert_eq!(found.len(), 2);
     assert_eq!(found[0]["primary_key"], r#"["2022-01-08","7"]"#);
-    assert_eq!(found[0]["new_values"].to_string(), r#"{"at":"2023-11-14T22:13:20","id":7,"price":12.34}"#);
+    let price: &str = &found[0]["new_values"]["price"].to_string();
+    assert_eq!((&found[0]["new_values"]["at"], &found[0]["new_values"]["id"], price), (&json!("2023-11-14T22:13:20"), &json!(7), "12.34"));
     assert!(found[0]["source_position"].as_str().unwrap().starts_with("shop:shop.t/3@41/"));
     assert_eq!(found[0]["new_values"], found[1]["new_values"], "key and value may come as text");
 }

@@ -276,6 +276,12 @@ pub const KEYS: &[Key] = &[
         "`keys`: every caller shows a key, a token or a session, see `docs/access.md`. `open`: everybody who reaches the address may do everything; only on loopback, for first steps and measurements.",
     ),
     key("access.session", "time", "How long a session of the console lasts."),
+    key(
+        "access.unmasking_approval",
+        "`true` or `false`",
+        "Whether a second person has to approve before somebody sees masked contents in clear. Without it, a reason is enough.",
+    ),
+    key("access.unmasking_longest", "time", "Longest time for which masked contents are shown in clear by one request."),
     Key {
         name: "tls.certificate",
         kind: "file",
@@ -316,12 +322,6 @@ pub const KEYS: &[Key] = &[
         absent: "those of the web",
         doc: "PEM file with the authorities that vouch for the provider's certificate.",
     },
-    key(
-        "access.unmasking_approval",
-        "`true` or `false`",
-        "Whether a second person has to approve before somebody sees masked contents in clear. Without it, a reason is enough.",
-    ),
-    key("access.unmasking_longest", "time", "Longest time for which masked contents are shown in clear by one request."),
     key(
         "limits.body_bytes",
         "size",

@@ -76,7 +76,7 @@ impl Service {
     /// Records of the log in its order, but for those of the marker.
     pub fn log(&self, condition: &str) -> Vec<LogRecord> {
         let mut rows = self.ask(&format!(
-            "SELECT CAST(recorded_at AS BIGINT) AS at, stream_index, {} FROM sys_audit_log WHERE table_name <> 'public.marker' AND {condition}",
+            "SELECT CAST(recorded_at AS BIGINT) AS at, stream_index, {} FROM sys_audit_log WHERE table_name <> 'public.marker' AND table_name NOT LIKE 'muniment.%' AND {condition}",
             LogRecord::COLUMNS
         ));
         rows.sort_by_key(|row| (row["at"].as_i64().unwrap(), row["stream_index"].as_i64().unwrap()));

@@ -125,8 +125,9 @@ impl Answer {
     pub fn refusal(&self) -> (u16, String) {
         assert_eq!(self.header("content-type"), Some("application/json"), "{}", self.text());
         let body = self.json();
-        assert!(!body["error"]["message"].as_str().unwrap().is_empty());
-        (self.status, body["error"]["code"].as_str().unwrap().to_owned())
+        let text = |name: &str| body["error"][name].as_str().unwrap_or_else(|| panic!("no {name}: {}", self.text())).to_owned();
+        assert!(!text("message").is_empty());
+        (self.status, text("code"))
     }
 }
 
@@ -223,6 +224,6 @@ impl Connection {
 impl Answer {
     /// The code if this is an error answer.
     pub fn refusal_code(&self) -> Option<String> {
-        (self.status >= 400).then(|| self.refusal().1)
+        (self.status >= 400 && self.header("content-type") == Some("application/json")).then(|| self.refusal().1)
     }
 }

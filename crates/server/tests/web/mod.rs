@@ -154,7 +154,10 @@ impl Drop for Browser {
 fn send(method: &str, url: &str, body: Option<&Value>) -> Value {
     let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into();
     let request = ureq::http::Request::builder().method(method).uri(url).header("content-type", "application/json");
-    let request = request.body(body.map(Value::to_string).unwrap_or_default()).unwrap();
-    let answer = agent.run(request).unwrap().body_mut().read_to_string().unwrap();
+    let answer = match body {
+        Some(body) => agent.run(request.body(body.to_string()).unwrap()),
+        None => agent.run(request.body(()).unwrap()),
+    };
+    let answer = answer.unwrap().body_mut().read_to_string().unwrap();
     serde_json::from_str::<Value>(&answer).unwrap()["value"].take()
 }
