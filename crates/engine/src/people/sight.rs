@@ -29,6 +29,8 @@ const LARGEST: i64 = 1 << 62;
 #[derive(Debug, Default)]
 pub(crate) struct Sight {
     makes_users: bool,
+    /// Held while users are made, so that requests that come together don't make the same ones.
+    making: tokio::sync::Mutex<()>,
     known: RwLock<Known>,
     external: RwLock<HashMap<String, i64>>,
 }
@@ -140,6 +142,10 @@ impl Shared {
         if !self.sight.makes_users {
             return Ok(());
         }
+        if self.sight.unknown(table, batches.clone()).is_empty() {
+            return Ok(());
+        }
+        let _making = self.sight.making.lock().await;
         let unknown = self.sight.unknown(table, batches);
         if unknown.is_empty() {
             return Ok(());

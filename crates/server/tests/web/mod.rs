@@ -61,8 +61,9 @@ impl Browser {
         command.args(["--port=0"]).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut driver = command.spawn().expect("no chromedriver: `cargo xtask test` installs it");
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let port =
-            lines.find_map(|line| Some(line.rsplit_once(" on port ")?.1.trim_end_matches('.').to_owned())).expect("chromedriver started");
+        let port = lines
+            .find_map(|line| Some(line.rsplit_once("started successfully on port ")?.1.trim_end_matches('.').to_owned()))
+            .expect("chromedriver started");
         std::thread::spawn(move || lines.for_each(drop));
         let profile = tempfile::tempdir().unwrap();
         let home = format!("--user-data-dir={}", profile.path().display());
