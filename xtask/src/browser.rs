@@ -37,7 +37,7 @@ fn provider() -> Result<()> {
         std::fs::read(root().join(PROVIDER).join(name))
             .is_ok_and(|wanted| std::fs::read(folder.join(name)).is_ok_and(|have| have == wanted))
     };
-    if installed && FILES.iter().all(|name| same(&name)) {
+    if installed && FILES.iter().all(same) {
         return Ok(());
     }
     std::fs::create_dir_all(&folder).context(|| format!("cannot make {}", folder.display()))?;

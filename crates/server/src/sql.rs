@@ -86,7 +86,7 @@ async fn answer(app: &Arc<App>, mut reader: Reader, question: Question, headers:
         let parameters = question.parameters.iter().map(parameter).collect::<Result<Vec<_>, _>>()?;
         let rows = reader.query()?.sql(&question.query, parameters).await?;
         let encoder = Some(Encoder::new(format, &rows.schema)?);
-        let mut answer = Answering { rows, encoder, told: Told { receipt: receipt.clone(), rows: 0, bytes: 0, whole: true }, watch: watch };
+        let mut answer = Answering { rows, encoder, told: Told { receipt: receipt.clone(), rows: 0, bytes: 0, whole: true }, watch };
         let mut held = Vec::new();
         while held.len() < HELD_BYTES {
             match answer.next().await? {

@@ -120,7 +120,7 @@ CREATE VIEW v AS SELECT * FROM sys_audit_log;
 CREATE TABLE t AS SELECT ip_address FROM sys_audit_log;
 CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION '/';
 CREATE FUNCTION f(x text) RETURNS text RETURN x;
-COPY (SELECT ip_address FROM sys_audit_log) TO '/tmp/x';
+COPY (SELECT ip_address FROM sys_audit_log) TO '/var/lib/x';
 INSERT INTO users SELECT * FROM users;
 SET datafusion.execution.parquet.pushdown_filters = true;
 RESET datafusion.catalog.information_schema;
