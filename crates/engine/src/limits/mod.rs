@@ -1,5 +1,5 @@
 //! Rate limits: who may call how often. The same limits answer applications that ask before they act ([`RateLimits::check`]), are held against the records of
-//! `api_access_log` ([`follow`]), and protect the API of Muniment itself. Whoever exceeds one has a row in `rate_limit_violations`, one for each window.
+//! `api_access_log` (`follow`), and protect the API of Muniment itself. Whoever exceeds one has a row in `rate_limit_violations`, one for each window.
 
 mod follow;
 mod gcra;

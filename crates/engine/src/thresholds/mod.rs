@@ -1,5 +1,5 @@
 //! Thresholds of measurements: those of the register `metric_thresholds` are written into the records that bring none of their own when they arrive, and decide there
-//! whether they are exceeded. A measurement that becomes critical is a finding ([`follow`]).
+//! whether they are exceeded. A measurement that becomes critical is a finding (`follow`).
 
 mod amount;
 mod follow;
