@@ -17,16 +17,17 @@ pub struct Provider {
 impl Provider {
     pub fn start(callback: &str) -> Self {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/provider");
-        // Modules are looked for in the folders above a script, so it stands beside them.
         let installed = folder.join("../../../../target/oidc-provider");
         assert!(installed.join("node_modules/oidc-provider").exists(), "no OpenID provider: `cargo xtask test` installs it");
-        std::fs::copy(folder.join("provider.mjs"), installed.join("provider.mjs")).unwrap();
+        // A script from standard input finds its modules where it runs.
+        let script = std::fs::File::open(folder.join("provider.mjs")).unwrap();
         let mut command = Command::new("node");
-        command.arg(installed.join("provider.mjs")).arg(callback).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut process = command.spawn().expect("Node.js is there");
-        let mut issuer = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut issuer).unwrap();
-        assert!(issuer.starts_with("http://"), "the provider did not start");
+        command.args(["--input-type=module", "-", callback]).current_dir(installed);
+        let mut process = command.stdin(script).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("Node.js is there");
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let issuer = lines.find(|line| line.starts_with("http://")).expect("the provider started");
+        // It has more to say later, and ends if nobody listens.
+        std::thread::spawn(move || lines.for_each(drop));
         Self { issuer: issuer.trim().to_owned(), process }
     }
 
@@ -113,6 +114,15 @@ impl Browser {
     pub fn text(&self, selector: &str) -> String {
         let element = self.element(selector);
         self.ask("GET", &format!("/element/{element}/text"), None).as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Waits until an element has this text: a page that is being left may still be the one that answers.
+    pub fn wait_for_text(&self, selector: &str, text: &str) {
+        let began = Instant::now();
+        while self.text(selector) != text {
+            assert!(began.elapsed() < PATIENCE, "at {}: {}", self.url(), self.ask("GET", "/source", None));
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     pub fn click(&self, selector: &str) {
