@@ -22,6 +22,8 @@ const MOST_SPARSE: usize = 1 << 20;
 const MOST_EXTERNAL: usize = 1 << 16;
 /// Users that one request makes at most; the others are made when they are seen again.
 const MOST_NEW: usize = 1000;
+/// Users between the smallest and the largest number of a request that are read at once; beyond, each number is looked up.
+const MOST_BETWEEN: u32 = 10_000;
 /// Numbers from here on are not made: the directory's own go on above the largest.
 const LARGEST: i64 = 1 << 62;
 
@@ -136,6 +138,27 @@ impl Sight {
     }
 }
 
+/// A user to be made.
+#[derive(Clone, Debug)]
+struct NewUser {
+    id: i64,
+    username: String,
+}
+
+impl NewUser {
+    fn insert(&self, users: &'static Table) -> RegisterChange {
+        let values = vec![("id", self.id.into()), ("username", self.username.clone().into()), ("source", FIRST_SIGHT.into())];
+        RegisterChange::Insert { table: users, values }
+    }
+
+    /// The same user by a name that is less likely to be taken.
+    fn renamed(self) -> Self {
+        let plain = format!("user-{}", self.id);
+        let username = if self.username == plain { format!("user-{}", uuid::Uuid::new_v4()) } else { plain };
+        Self { username, ..self }
+    }
+}
+
 impl Shared {
     /// Sees that the directory has the users of these records.
     pub(crate) async fn see_users<'a>(&self, table: &Table, batches: impl Iterator<Item = &'a RecordBatch> + Clone) -> Result<()> {
@@ -150,37 +173,58 @@ impl Shared {
         if unknown.is_empty() {
             return Ok(());
         }
-        let (users, db) = (register(USERS)?, self.store.db());
-        let mut new = Vec::new();
-        for (id, name) in &unknown {
-            if db.find_in_register(&Lookup::new(users, vec![("id", (*id).into())])).await?.is_empty() {
-                new.push((*id, name.clone()));
-            }
-        }
-        let insert = |id: i64, username: String| RegisterChange::Insert {
-            table: users,
-            values: vec![("id", id.into()), ("username", username.into()), ("source", FIRST_SIGHT.into())],
-        };
-        let named =
-            |id: i64, name: &Option<String>| name.clone().filter(|name| !name.trim().is_empty()).unwrap_or_else(|| format!("user-{id}"));
-        let all: Vec<_> = new.iter().map(|(id, name)| insert(*id, named(*id, name))).collect();
-        match db.change_registers(&all, &by(table)).await {
-            Ok(_) => {}
-            // Names are taken, or somebody else saw them first: one by one.
-            Err(StoreError::Conflict { .. }) => {
-                for (id, name) in &new {
-                    for username in [named(*id, name), format!("user-{id}"), format!("user-{}", uuid::Uuid::new_v4())] {
-                        match db.change_registers(&[insert(*id, username)], &by(table)).await {
-                            Err(StoreError::Conflict { reason, .. }) if reason.contains("username") => {}
-                            Ok(_) | Err(StoreError::Conflict { .. }) => break,
-                            Err(error) => return Err(error.into()),
-                        }
-                    }
-                }
-            }
-            Err(error) => return Err(error.into()),
-        }
+        let here = self.numbers_between(&unknown).await?;
+        let mut names = HashSet::new();
+        let new: Vec<NewUser> = unknown
+            .iter()
+            .filter(|(id, _)| !here.contains(id))
+            .map(|(&id, name)| {
+                let given = name.as_deref().filter(|name| !name.trim().is_empty() && names.insert(name.to_lowercase()));
+                NewUser { id, username: given.map_or_else(|| format!("user-{id}"), str::to_owned) }
+            })
+            .collect();
+        self.make_users(register(USERS)?, new, &by(table)).await?;
         self.sight.learn(unknown.into_keys());
+        Ok(())
+    }
+
+    /// Which of these numbers the directory has; others between them may be among the answer.
+    async fn numbers_between(&self, wanted: &BTreeMap<i64, Option<String>>) -> Result<HashSet<i64>> {
+        let (Some((&first, _)), Some((&last, _))) = (wanted.first_key_value(), wanted.last_key_value()) else { return Ok(HashSet::new()) };
+        let (users, db) = (register(USERS)?, self.store.db());
+        let lookup = |from: i64, to: i64, limit| Lookup {
+            above: vec![("id", (from - 1).into())],
+            up_to: vec![("id", to.into())],
+            limit,
+            ..Lookup::new(users, Vec::new())
+        };
+        let mut found = db.find_in_register(&lookup(first, last, MOST_BETWEEN)).await?;
+        if found.len() >= MOST_BETWEEN as usize {
+            found.clear();
+            for &id in wanted.keys() {
+                found.extend(db.find_in_register(&lookup(id, id, 1)).await?);
+            }
+        }
+        Ok(found.iter().filter_map(|row| row.int("id")).collect())
+    }
+
+    /// Makes users, all in one transaction; where a name is taken or somebody else saw one first, in halves, so that few of many cost few transactions.
+    async fn make_users(&self, users: &'static Table, new: Vec<NewUser>, by: &ChangedBy) -> Result<()> {
+        let mut groups = vec![new];
+        while let Some(mut group) = groups.pop() {
+            let changes: Vec<_> = group.iter().map(|user| user.insert(users)).collect();
+            let reason = match self.store.db().change_registers(&changes, by).await {
+                Ok(_) => continue,
+                Err(StoreError::Conflict { reason, .. }) => reason,
+                Err(error) => return Err(error.into()),
+            };
+            if group.len() > 1 {
+                let half = group.split_off(group.len() / 2);
+                groups.extend([half, group]);
+            } else if let Some(user) = group.pop().filter(|_| reason.contains("username")) {
+                groups.push(vec![user.renamed()]);
+            }
+        }
         Ok(())
     }
 
