@@ -3,6 +3,7 @@
 
 mod action;
 mod area;
+mod masking;
 mod policy;
 mod principal;
 mod role;
@@ -10,6 +11,7 @@ mod view;
 
 pub use action::Action;
 pub use area::{area, areas};
+pub use masking::{FieldMasks, MASKED_FIELD, Masking, MaskingError};
 pub use policy::{Decision, Policy, PolicyError};
 pub use principal::{Principal, Scope};
 pub use role::{Role, UnknownRole};

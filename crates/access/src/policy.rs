@@ -1,7 +1,7 @@
 //! The policy: Cedar decides, and what it decided is remembered.
 
 use crate::area::{AREAS, area};
-use crate::{Action, Principal, Role, View, Views};
+use crate::{Action, Masking, Principal, Role, View, Views};
 use cedar_policy::{
     Authorizer, Context, Decision as Verdict, Entities, Entity, EntityId, EntityTypeName, EntityUid, Policy as Rule, PolicySet, Request,
     RestrictedExpression,
@@ -57,6 +57,7 @@ pub struct Policy {
     /// Tables, areas and the service; a caller is added for each question that is new.
     world: Entities,
     known: RwLock<HashMap<Question, Decision>>,
+    masking: Masking,
 }
 
 impl Policy {
@@ -65,7 +66,13 @@ impl Policy {
     /// # Errors
     /// If they are not valid Cedar, which a test excludes.
     pub fn load() -> Result<Self, PolicyError> {
-        Ok(Self { rules: rules()?, world: world()?, known: RwLock::default() })
+        Ok(Self { rules: rules()?, world: world()?, known: RwLock::default(), masking: Masking::default() })
+    }
+
+    /// The same with masks by configuration.
+    #[must_use]
+    pub fn masking(self, masking: Masking) -> Self {
+        Self { masking, ..self }
     }
 
     /// Whether somebody may do something to a table (`None`: not about one, or about any), to records of this `compliance_level` (`None`: of any
@@ -94,7 +101,8 @@ impl Policy {
         if !may(Action::Read, None) {
             return View::Forbidden;
         }
-        View::new(table, may(Action::ReadUnmasked, None), may(Action::ReadUnmasked, Some(CONFIDENTIAL)))
+        let clear = (may(Action::ReadUnmasked, None), may(Action::ReadUnmasked, Some(CONFIDENTIAL)));
+        View::configured(table, clear, &self.masking)
     }
 
     /// What somebody sees of all tables.

@@ -133,6 +133,10 @@ pub enum Command {
         #[command(subcommand)]
         command: crate::access::args::AccessCommand,
     },
+    /// Ask to see masked contents in clear, and decide about it
+    ///
+    /// A grant is for whoever asked, for a time, and is used by naming it with each question: `Muniment-Unmasking: <number>`.
+    Unmask(crate::access::unmask::Unmask),
     /// Manage the signing key
     Key {
         #[command(subcommand)]

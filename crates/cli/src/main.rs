@@ -85,6 +85,7 @@ async fn execute(command: Command, loaded: Loaded) -> Result<ExitCode> {
         Command::Check(options) => evidence::check(&options),
         Command::Checkpoint => evidence::checkpoint(config).await,
         Command::Access { command } => access::run(config, command).await,
+        Command::Unmask(options) => access::unmask::run(config, options).await,
         Command::Key { command: args::KeyCommand::Rotate { server } } => keys::rotate(config, server).await,
         Command::Users(options) => registers::users::run(config, options).await,
         Command::Sessions(options) => registers::sessions::run(config, options).await,

@@ -72,6 +72,7 @@ impl Service {
         let settings = ServerConfig {
             listen: config.listen,
             access: config.access,
+            masking: config.masking.clone(),
             tls: config.tls.clone(),
             oidc: config.oidc.clone(),
             session: config.session,

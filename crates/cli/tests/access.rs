@@ -53,6 +53,55 @@ fn the_first_key_makes_the_others() {
 }
 
 #[test]
+fn somebody_asks_to_see_what_is_masked_and_somebody_else_decides() {
+    let place = Place::new();
+    for (name, role) in [("viewer", "viewer"), ("officer", "compliance_officer")] {
+        if name == "viewer" {
+            changes(&place.path("events.ndjson"), 0..3);
+            place.succeed(&["ingest", "--log", "sys_audit_log", "events.ndjson"]);
+        }
+        let key = place.succeed(&["access", "keys", "create", name, "--role", role]);
+        place.write(&format!("{name}.key"), &key);
+    }
+    let (code, error) = place.fail(&["unmask", "list"]);
+    assert!(code == 2 && error.contains("no server runs on the data folder"), "{error}");
+    let server = Running::start(&place, &["serve", "--access", "keys"]);
+    let viewer = |arguments: &[&str]| place.succeed(&[&["unmask"], arguments, &["--key-file", "viewer.key"]].concat());
+    let officer = |arguments: &[&str]| place.succeed(&[&["unmask"], arguments, &["--key-file", "officer.key"]].concat());
+    assert_eq!(viewer(&["list"]), "There is none.\n");
+    let told = viewer(&["request", "sys_audit_log", "--reason", "complaint 17", "--entity", "case.hoso", "1", "--for", "30min"]);
+    assert!(told.starts_with("Request 1 waits for somebody to approve it; then it is good until 2"), "{told}");
+    let (code, error) = place.fail(&["unmask", "approve", "1", "--key-file", "viewer.key"]);
+    assert!(code == 2 && error.contains("403"), "{error}");
+    let list = officer(&["list", "--pending"]);
+    assert!(list.contains("pending") && list.contains("case.hoso 1") && list.contains("complaint 17"), "{list}");
+    assert!(officer(&["approve", "1", "--note", "seen it"]).starts_with("Request 1 is approved; it is good until 2"));
+    assert_eq!(officer(&["list", "--pending"]), "There is none.\n");
+    let shown = viewer(&["show", "1"]);
+    assert!(shown.contains("state: approved\n") && shown.contains("decided by: officer\nd") && shown.contains("note: seen it\n"), "{shown}");
+    let key = std::fs::read_to_string(place.path("viewer.key")).unwrap();
+    let history = |grant: Option<&str>| {
+        let request = ureq::get(format!("{}/api/v1/entities/case.hoso/1/history", server.url)).header("authorization", format!("Bearer {}", key.trim()));
+        let request = grant.into_iter().fold(request, |request, grant| request.header("muniment-unmasking", grant));
+        request.call().unwrap().body_mut().read_to_string().unwrap()
+    };
+    assert!(history(Some("1")).contains("xxx") && !history(None).contains("xxx"));
+    assert_eq!(viewer(&["end", "1"]), "Request 1 is ended.\n");
+
+    let told = viewer(&["request", "sys_audit_log", "--reason", "again", "--id", "1", "--id", "2", "--json"]);
+    assert!(told.contains("\"status\": \"PENDING\"") && told.contains("\"ids\""), "{told}");
+    assert_eq!(officer(&["refuse", "2", "--note", "no need"]), "Request 2 is refused.\n");
+    let list = viewer(&["list"]);
+    assert!(list.contains("ended") && list.contains("refused") && list.contains("records 1, 2"), "{list}");
+    for wrong in [&["request", "sys_audit_log"][..], &["request", "sys_audit_log", "--reason", "x", "--for", "90s"], &["approve"]] {
+        assert_eq!(place.fail(&[&["unmask"], wrong, &["--key-file", "viewer.key"]].concat()).0, 2, "{wrong:?}");
+    }
+    let (_, error) = place.fail(&["unmask", "request", "api_keys", "--reason", "x", "--key-file", "viewer.key"]);
+    assert!(error.contains("403"), "{error}");
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
 fn open_access_is_for_this_machine_only() {
     let place = Place::new();
     let (code, error) = place.fail(&["serve", "--access", "open", "--listen", "0.0.0.0:0"]);

@@ -30,6 +30,24 @@ fn unknown_keys_are_refused_and_named_with_their_place() {
 }
 
 #[test]
+fn a_mask_that_means_nothing_is_refused_at_the_start() {
+    let place = Place::new();
+    for (masked, shown, expected) in [
+        ("sys_audit_log.cmnd", "", "`access.masked`, from muniment.toml: `sys_audit_log.cmnd`: sys_audit_log has no column cmnd"),
+        ("*.user_agent\", \"people.name", "", "`access.masked`, from muniment.toml: `people.name`: there is no table people"),
+        ("*.user_agent", "sys_audit_log.user_agent", "`access.shown`, from muniment.toml: `sys_audit_log.user_agent`: sys_audit_log.user_agent holds no documents"),
+    ] {
+        let shown = if shown.is_empty() { String::new() } else { format!("shown = [\"{shown}\"]\n") };
+        place.write("muniment.toml", &format!("[access]\nmasked = [\"{masked}\"]\n{shown}"));
+        let (code, error) = place.fail(&["serve", "--listen", "127.0.0.1:0"]);
+        assert!(code == 2 && error.contains(expected), "{error}");
+    }
+    assert!(!place.path("muniment-data").exists());
+    place.write("muniment.toml", "[access]\nmasked = [\"sys_audit_log.new_values.cmnd\"]\nshown = [\"*.new_values\"]\n");
+    assert!(place.succeed(&["config"]).contains("masked = [\"sys_audit_log.new_values.cmnd\"]  # from muniment.toml"));
+}
+
+#[test]
 fn flags_win_over_the_environment_and_that_over_the_file() {
     let place = Place::new();
     place.write("muniment.toml", "data = \"a\"\nlisten = \"127.0.0.1:1\"\n[flush]\nbytes = \"1 MiB\"\nbatches = 7\n");

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step is a failed test")]
 
 use bytes::Bytes;
-use muniment_access::{Cleared, Policy, Principal, Role, View, Views};
+use muniment_access::{Cleared, Masking, Policy, Principal, Role, View, Views};
 use muniment_engine::history::{
     Dialect, HistoryOptions, Selection, TableAtOptions, UndoOptions, blame, entity_at, entity_history, table_at, undo,
 };
@@ -17,6 +17,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 const ATTEMPTS: &str = include_str!("views/attempts.sql");
+const CONFIGURED: &str = include_str!("views/configured.sql");
 
 /// A log whose secrets are made of one word.
 struct Fixture {
@@ -86,6 +87,23 @@ impl Fixture {
         self.engine.ingest(request).await.unwrap();
     }
 
+    /// A log in which what [`configured`] masks is secret, too.
+    async fn configured(secret: &str, number: i64) -> Self {
+        let fixture = Self::new(secret, number).await;
+        let change = |table: &str, key: &str, level: i64| {
+            let street = format!("{secret} street");
+            json!({"table_name": table, "primary_key": key, "operation": "UPDATE", "changed_at": "2026-01-02T00:00:00Z", "compliance_level": level,
+                "old_values": {"id": key, "name": format!("{secret}-0"), "address": {"street": street, "city": "Hoi An"}},
+                "new_values": {"id": key, "name": format!("{secret}-1"), "address": {"street": street, "city": "Hue"}},
+                "change_reason": format!("{secret}-why"), "changed_by": 7})
+        };
+        let lines = [change("case.hoso", "open-3", 1), change("muniment.users", "7", 1), change("case.hoso", "open-4", 3)];
+        fixture.ingest("sys_audit_log", &lines[..2]).await;
+        fixture.engine.flush_all().await.unwrap();
+        fixture.ingest("sys_audit_log", &lines).await;
+        fixture
+    }
+
     fn seen_by(&self, role: Role) -> QueryEngine {
         self.everything.seen_with(&views(role)).unwrap()
     }
@@ -93,6 +111,14 @@ impl Fixture {
 
 fn views(role: Role) -> Views {
     Policy::load().unwrap().views(&Principal::with_roles("somebody", [role]))
+}
+
+/// What a viewer sees where documents are shown but for some fields, and reasons are masked.
+fn configured() -> Views {
+    let list = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let masked = list("sys_audit_log.change_reason *.new_values.name *.old_values.NAME *.new_values.address.street *.old_values.address.street");
+    let masking = Masking::new(&masked, &list("sys_audit_log.old_values sys_audit_log.new_values")).unwrap();
+    Policy::load().unwrap().masking(masking).views(&Principal::with_roles("somebody", [Role::Viewer]))
 }
 
 fn log() -> &'static muniment_model::Table {
@@ -118,8 +144,8 @@ async fn answer(query: &QueryEngine, sql: &str) -> String {
     }
 }
 
-fn attempts() -> Vec<String> {
-    let lines: String = ATTEMPTS.lines().filter(|line| !line.starts_with("--")).map(|line| format!("{line}\n")).collect();
+fn attempts(text: &str) -> Vec<String> {
+    let lines: String = text.lines().filter(|line| !line.starts_with("--")).map(|line| format!("{line}\n")).collect();
     lines.split(";\n").map(str::trim).filter(|attempt| !attempt.is_empty()).map(str::to_owned).collect()
 }
 
@@ -141,7 +167,7 @@ fn first_row_aside(text: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_attempt_tells_two_logs_apart_that_differ_in_what_is_masked() {
     let (alpha, bravo) = (Fixture::new("alpha", 41).await, Fixture::new("bravo", 42).await);
-    let attempts = attempts();
+    let attempts = attempts(ATTEMPTS);
     assert!(attempts.len() >= 50, "{}", attempts.len());
     let (one, other) = (alpha.seen_by(Role::Viewer), bravo.seen_by(Role::Viewer));
     let mut told_apart = 0;
@@ -156,6 +182,81 @@ async fn no_attempt_tells_two_logs_apart_that_differ_in_what_is_masked() {
         told_apart += usize::from(sorted(&first) != sorted(&second));
     }
     assert!(told_apart >= 50, "only {told_apart} attempts would tell anybody anything");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_attempt_tells_two_logs_apart_that_differ_in_what_configuration_masks() {
+    let (alpha, bravo) = (Fixture::configured("alpha", 41).await, Fixture::configured("bravo", 42).await);
+    let (one, other) = (alpha.everything.seen_with(&configured()).unwrap(), bravo.everything.seen_with(&configured()).unwrap());
+    let more = attempts(CONFIGURED);
+    let mut told_apart = 0;
+    for attempt in attempts(ATTEMPTS).iter().chain(&more) {
+        let began = std::time::Instant::now();
+        let (first, second) = (answer(&one, attempt).await, answer(&other, attempt).await);
+        if began.elapsed().as_secs() > 1 { eprintln!("SLOW {attempt} {:?} {first}", began.elapsed()); }
+        // Which visible row fails first is chance, and its message shows what is visible of it.
+        let both_refused = first.starts_with("refused") && second.starts_with("refused");
+        assert!(both_refused || sorted(&first) == sorted(&second), "{attempt}\n{first}\n{second}");
+        for leak in ["alpha-", "bravo-", "alpha street", "bravo street", "\"10.1.1.1\"", "\"10.2.2.1\""] {
+            assert!(!first.contains(leak) || attempt.contains(leak.trim_matches('"')), "{attempt}: {first}");
+        }
+        let (first, second) = (answer(&alpha.everything, attempt).await, answer(&bravo.everything, attempt).await);
+        told_apart += usize::from(more.contains(attempt) && sorted(&first) != sorted(&second));
+    }
+    assert!(told_apart >= 30, "only {told_apart} attempts would tell anybody anything");
+}
+
+#[tokio::test]
+async fn documents_are_shown_but_for_the_fields_that_configuration_masks() {
+    let fixture = Fixture::configured("alpha", 41).await;
+    let viewer = fixture.everything.seen_with(&configured()).unwrap();
+    let rows = answer(&viewer, "SELECT new_values AS new, change_reason AS why FROM sys_audit_log WHERE changed_at > '2026-01-01T12:00:00Z' ORDER BY id").await;
+    let shown = r#"{"new":"{\"id\":\"open-3\",\"name\":{\"$masked\":true},\"address\":{\"street\":{\"$masked\":true},\"city\":\"Hue\"}}","why":"***"}"#;
+    let whole = r#"{"new":"\"***\"","why":"***"}"#;
+    assert_eq!(rows.lines().collect::<Vec<_>>(), [shown, whole, shown, whole, whole]);
+    for (condition, expected) in [("new_values LIKE '%Hue%'", 2), ("new_values LIKE '%alpha%'", 0), ("change_reason = '***'", 13)] {
+        let sql = format!("SELECT count(*) AS n FROM sys_audit_log WHERE {condition}");
+        assert_eq!(answer(&viewer, &sql).await, format!("{{\"n\":{expected}}}\n"), "{condition}");
+    }
+    assert!(answer(&fixture.seen_by(Role::Viewer), "SELECT new_values FROM sys_audit_log").await.lines().all(|line| line.contains("***")));
+
+    let changes = entity_history(&viewer, "case.hoso", "open-3", HistoryOptions::default()).await.unwrap();
+    let fields: Vec<&str> = changes[0].fields.iter().map(|field| field.field.as_str()).collect();
+    assert!(changes.len() == 2 && changes[0].masked && fields == ["address"], "{changes:?}");
+    let state = entity_at(&viewer, "case.hoso", "open-3", i64::MAX).await.unwrap().unwrap();
+    assert!(state.document.get().contains(r#""city":"Hue""#) && state.document.get().contains(r#""name":{"$masked":true}"#), "{state:?}");
+    let blamed = blame(&viewer, "case.hoso", "open-3", i64::MAX).await.unwrap().unwrap();
+    let fields: Vec<&str> = blamed.fields.iter().map(|field| field.field.as_str()).collect();
+    assert!(blamed.exists && blamed.masked && fields == ["id"], "{blamed:?}");
+    let page = table_at(&viewer, "case.hoso", i64::MAX, &TableAtOptions::default()).await.unwrap();
+    let options = UndoOptions { dialect: Dialect::Postgresql, keys: KeyHints::parse("id").unwrap() };
+    let script = undo(&viewer, &Selection::Record(11), &options).await.unwrap().unwrap();
+    assert!(script.script.is_none() && format!("{script:?}").contains("masked for you"), "{script:?}");
+    for text in [format!("{changes:?}"), format!("{state:?}"), format!("{blamed:?}"), format!("{page:?}"), format!("{script:?}")] {
+        assert!(!text.contains("alpha"), "{text}");
+    }
+
+    let base = configured();
+    let view = base.of("sys_audit_log").clone().clearing(Cleared::Entity { table: "case.hoso".to_owned(), key: "open-3".to_owned() });
+    let cleared = fixture.everything.seen_with(&base.with(log(), view)).unwrap();
+    let rows = answer(&cleared, "SELECT new_values, change_reason FROM sys_audit_log ORDER BY id").await;
+    assert_eq!((rows.matches("alpha-why").count(), rows.matches("alpha street").count(), rows.lines().count()), (2, 2, 13), "{rows}");
+}
+
+#[tokio::test]
+async fn every_column_that_may_be_masked_can_be() {
+    let fixture = Fixture::new("alpha", 41).await;
+    fixture.add_users().await;
+    let names = muniment_model::tables().iter().flat_map(|table| table.columns.iter().map(|column| format!("{}.{}", table.name, column.name)));
+    let masked: Vec<String> = names.filter(|name| Masking::new(std::slice::from_ref(name), &[]).is_ok()).collect();
+    let policy = Policy::load().unwrap().masking(Masking::new(&masked, &[]).unwrap());
+    let viewer = fixture.everything.seen_with(&policy.views(&Principal::with_roles("somebody", [Role::Viewer]))).unwrap();
+    for table in ["sys_audit_log", "sys_audit_queue", "auth_audit_log", "security_audit_log", "users", "user_sessions", "rate_limit_violations"] {
+        let rows = answer(&viewer, &format!("SELECT * FROM {table} ORDER BY id")).await;
+        assert!(!rows.starts_with("refused") && !rows.contains("alpha") && !rows.contains("lan"), "{table}: {rows}");
+    }
+    let changes = entity_history(&viewer, "case.hoso", "***", HistoryOptions::default()).await.unwrap();
+    assert!(!format!("{changes:?}").contains("alpha"), "{changes:?}");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use crate::answer::{Code, Refusal};
 use crate::body::receive;
 use crate::identity::{Identity, changed_by};
 use crate::peers::Peer;
+use crate::reader::Listed;
 use crate::routes::{AppState, Parameters, Segments};
 use axum::extract::{Request, State};
 use axum::http::header::CACHE_CONTROL;
@@ -67,9 +68,9 @@ pub(crate) async fn me(State(app): AppState, Identity(principal): Identity) -> J
 }
 
 /// All keys, without what is secret.
-pub(crate) async fn keys(State(app): AppState, Identity(principal): Identity) -> Result<Json<Vec<KeyInfo>>, Refusal> {
+pub(crate) async fn keys(State(app): AppState, Identity(principal): Identity) -> Result<Listed<KeyInfo>, Refusal> {
     app.allow(&principal, Action::ManageKeys, None)?;
-    Ok(Json(app.engine.identities().keys(now()).await?))
+    Ok(Listed(app.engine.identities().keys(now()).await?))
 }
 
 /// Makes a key, which this answer alone holds.
@@ -126,9 +127,9 @@ pub(crate) async fn revoke_key(
 }
 
 /// All roles that were given by hand.
-pub(crate) async fn roles(State(app): AppState, Identity(principal): Identity) -> Result<Json<Vec<RoleGrant>>, Refusal> {
+pub(crate) async fn roles(State(app): AppState, Identity(principal): Identity) -> Result<Listed<RoleGrant>, Refusal> {
     app.allow(&principal, Action::ManageUsers, None)?;
-    Ok(Json(app.engine.identities().role_grants().await?))
+    Ok(Listed(app.engine.identities().role_grants().await?))
 }
 
 fn role(name: &str) -> Result<Role, Refusal> {

@@ -5,6 +5,7 @@ use crate::author::author;
 use crate::identity::Identity;
 use crate::limits::body;
 use crate::peers::Peer;
+use crate::reader::{Listed, One};
 use crate::routes::{App, AppState, Parameters, Segments};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -38,15 +39,15 @@ pub(crate) async fn list(
     State(app): AppState,
     Identity(principal): Identity,
     Parameters(filter): Parameters<CaseFilter>,
-) -> Result<Json<Vec<Value>>, Refusal> {
+) -> Result<Listed<Value>, Refusal> {
     app.allow_in_clear(&principal, INVESTIGATIONS)?;
-    Ok(Json(app.engine.cases(&filter).await?))
+    Ok(Listed(app.engine.cases(&filter).await?))
 }
 
 /// One investigation, with notes and evidence.
-pub(crate) async fn one(State(app): AppState, Identity(principal): Identity, Segments(id): Segments<i64>) -> Result<Json<Value>, Refusal> {
+pub(crate) async fn one(State(app): AppState, Identity(principal): Identity, Segments(id): Segments<i64>) -> Result<One<Value>, Refusal> {
     app.allow_in_clear(&principal, INVESTIGATIONS)?;
-    Ok(Json(app.engine.case(id).await?))
+    Ok(One(app.engine.case(id).await?))
 }
 
 /// Opens an investigation.
@@ -129,9 +130,9 @@ pub(crate) async fn findings(
     State(app): AppState,
     Identity(principal): Identity,
     Parameters(filter): Parameters<FindingFilter>,
-) -> Result<Json<Vec<Value>>, Refusal> {
+) -> Result<Listed<Value>, Refusal> {
     app.allow_in_clear(&principal, FINDINGS)?;
-    Ok(Json(app.engine.findings(&filter).await?))
+    Ok(Listed(app.engine.findings(&filter).await?))
 }
 
 /// One finding.
@@ -139,9 +140,9 @@ pub(crate) async fn finding(
     State(app): AppState,
     Identity(principal): Identity,
     Segments(id): Segments<i64>,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<One<Value>, Refusal> {
     app.allow_in_clear(&principal, FINDINGS)?;
-    Ok(Json(app.engine.finding(id).await?))
+    Ok(One(app.engine.finding(id).await?))
 }
 
 /// Enters a finding.

@@ -5,6 +5,7 @@ use crate::author::{REASON_CHARS, author};
 use crate::body::receive;
 use crate::identity::Identity;
 use crate::peers::Peer;
+use crate::reader::{Listed, Reader};
 use crate::routes::{App, AppState, Parameters, Segments};
 use axum::extract::{Request, State};
 use axum::http::header::RETRY_AFTER;
@@ -15,7 +16,7 @@ use muniment_access::{Action, Principal};
 use muniment_engine::limits::{Call, CheckAnswer, Door, Limit, MOST_LISTED, ViolationRow};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -86,9 +87,9 @@ pub(crate) fn write_headers(answer: &CheckAnswer, headers: &mut HeaderMap) {
 }
 
 /// All limits, by name.
-pub(crate) async fn list(State(app): AppState, Identity(principal): Identity) -> Result<Json<Vec<Limit>>, Refusal> {
+pub(crate) async fn list(State(app): AppState, Identity(principal): Identity) -> Result<Listed<Limit>, Refusal> {
     app.allow(&principal, Action::Read, Some(LIMITS))?;
-    Ok(Json(app.engine.rate_limits().list().await?))
+    Ok(Listed(app.engine.rate_limits().list().await?))
 }
 
 /// Makes or replaces a limit.
@@ -137,17 +138,36 @@ pub(crate) struct Wanted {
 /// Violations, newest first.
 pub(crate) async fn violations(
     State(app): AppState,
-    Identity(principal): Identity,
+    reader: Reader,
     Parameters(wanted): Parameters<Wanted>,
-) -> Result<Json<Vec<ViolationRow>>, Refusal> {
-    app.allow(&principal, Action::Read, Some(VIOLATIONS))?;
+) -> Result<Response, Refusal> {
+    reader.allow(Action::Read, Some(VIOLATIONS))?;
     let limit = wanted.limit.unwrap_or(LISTED);
     if !(1..=MOST_LISTED).contains(&limit) {
         return Err(Refusal::new(Code::InvalidParameter, format!("limit is from 1 to {MOST_LISTED}")));
     }
-    let rows = app.engine.rate_limits().violations(wanted.blocked, limit).await?;
-    let clear = app.allow(&principal, Action::ReadUnmasked, Some(VIOLATIONS)).is_ok();
-    Ok(Json(if clear { rows } else { rows.into_iter().map(ViolationRow::masked).collect() }))
+    let receipt = reader.receipt(Action::Read, VIOLATIONS, None);
+    let found = async {
+        let rows = app.engine.rate_limits().violations(wanted.blocked, limit).await?;
+        let rows = rows.iter().map(|row| seen(row, &reader)).collect::<Result<Vec<_>, _>>()?;
+        let count = rows.len() as u64;
+        Ok((rows, count))
+    };
+    reader.answer(receipt, found.await).await
+}
+
+/// A violation as a reader sees it.
+fn seen(row: &ViolationRow, reader: &Reader) -> Result<Map<String, Value>, Refusal> {
+    let Ok(Value::Object(mut row)) = serde_json::to_value(row) else {
+        return Err(Refusal::new(Code::Internal, "a violation can't be shown"));
+    };
+    if let Some(table) = muniment_model::table(VIOLATIONS) {
+        reader.view(VIOLATIONS).mask_row(table, &mut row);
+    }
+    if row["created_at"].is_null() || row["blocked_duration_minutes"].is_null() {
+        row.insert("blocked_until".to_owned(), Value::Null);
+    }
+    Ok(row)
 }
 
 /// Why a block is lifted.

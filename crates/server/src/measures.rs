@@ -5,13 +5,15 @@ use crate::author::author;
 use crate::identity::Identity;
 use crate::limits::body;
 use crate::peers::Peer;
+use crate::reader::{Listed, Reader};
 use crate::routes::{AppState, Parameters, Segments};
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
+use axum::response::Response;
 use axum::{Extension, Json};
 use muniment_access::Action;
 use muniment_engine::history::parse_time;
-use muniment_engine::measures::{AggregateRequest, Bucket, Monitoring, aggregate};
+use muniment_engine::measures::{AggregateRequest, Monitoring, aggregate};
 use muniment_engine::thresholds::Threshold;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -45,11 +47,10 @@ pub(crate) struct Wanted {
 
 /// Measurements of a metric by buckets of time.
 pub(crate) async fn buckets(
-    State(app): AppState,
-    Identity(principal): Identity,
+    reader: Reader,
     Parameters(wanted): Parameters<Wanted>,
-) -> Result<Json<Vec<Bucket>>, Refusal> {
-    app.allow(&principal, Action::Read, Some(LOG))?;
+) -> Result<Response, Refusal> {
+    reader.allow(Action::Read, Some(LOG))?;
     let wrong = |name: &str, reason: &str| Refusal::new(Code::InvalidParameter, format!("{name}: {reason}"));
     let time = |name: &str, value: &Option<String>| match value {
         Some(value) => parse_time(value).map(Some).map_err(|_| wrong(name, "it is a time such as 2026-01-31T09:00:00Z, or a date")),
@@ -60,8 +61,14 @@ pub(crate) async fn buckets(
     let bucket =
         length(wanted.bucket.as_deref().unwrap_or("1m")).ok_or_else(|| wrong("bucket", "it is a time such as 30s, 1m, 1h or 1d"))?;
     let Wanted { metric, category, component, operation, .. } = wanted;
+    let receipt = reader.receipt(Action::Read, format!("measurements of {metric}"), None);
     let request = AggregateRequest { metric, bucket, from, to, category, component, operation };
-    Ok(Json(aggregate(&app.query, &request).await?))
+    let found = async {
+        let buckets = aggregate(&reader.query()?, &request).await?;
+        let rows = buckets.len() as u64;
+        Ok((buckets, rows))
+    };
+    reader.answer(receipt, found.await).await
 }
 
 /// A length of time such as `30s`, in µs.
@@ -79,9 +86,9 @@ fn length(text: &str) -> Option<i64> {
 }
 
 /// All thresholds.
-pub(crate) async fn thresholds(State(app): AppState, Identity(principal): Identity) -> Result<Json<Vec<Threshold>>, Refusal> {
+pub(crate) async fn thresholds(State(app): AppState, Identity(principal): Identity) -> Result<Listed<Threshold>, Refusal> {
     app.allow(&principal, Action::Read, Some(THRESHOLDS))?;
-    Ok(Json(app.engine.thresholds().await?))
+    Ok(Listed(app.engine.thresholds().await?))
 }
 
 /// Makes or replaces thresholds.

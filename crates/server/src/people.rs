@@ -6,6 +6,7 @@ use crate::body::receive;
 use crate::identity::Identity;
 use crate::limits::body;
 use crate::peers::Peer;
+use crate::reader::{Listed, One};
 use crate::routes::{AppState, Parameters, Segments};
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
@@ -38,14 +39,14 @@ pub(crate) async fn list(
     State(app): AppState,
     Identity(principal): Identity,
     Parameters(wanted): Parameters<Wanted>,
-) -> Result<Json<Vec<Value>>, Refusal> {
+) -> Result<Listed<Value>, Refusal> {
     app.allow_in_clear(&principal, USERS)?;
     let limit = wanted.limit.unwrap_or(100);
     if !(1..=MOST_USERS).contains(&limit) {
         return Err(Refusal::new(Code::InvalidParameter, format!("limit is from 1 to {MOST_USERS}")));
     }
     let filter = UserFilter { active: wanted.active, source: wanted.source, after: wanted.after.unwrap_or(i64::MIN), limit };
-    Ok(Json(app.engine.users(&filter).await?))
+    Ok(Listed(app.engine.users(&filter).await?))
 }
 
 /// One user, by number, name or external id.
@@ -53,9 +54,9 @@ pub(crate) async fn one(
     State(app): AppState,
     Identity(principal): Identity,
     Segments(user): Segments<String>,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<One<Value>, Refusal> {
     app.allow_in_clear(&principal, USERS)?;
-    Ok(Json(app.engine.user(&UserKey::from(user.as_str())).await?))
+    Ok(One(app.engine.user(&UserKey::from(user.as_str())).await?))
 }
 
 /// Adds a user.

@@ -5,7 +5,6 @@ use crate::answer::{Code, Refusal, Refused};
 use crate::identity::{AccessMode, Identity};
 use crate::peers::Peer;
 use crate::routes::{App, AppState};
-use axum::Extension;
 use axum::body::HttpBody;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::HeaderMap;
@@ -14,7 +13,8 @@ use axum::http::header::{CONTENT_TYPE, USER_AGENT};
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use muniment_access::{Action, Principal, Views};
+use axum::{Extension, Json};
+use muniment_access::{Action, Principal, View, Views};
 use muniment_engine::EngineError;
 use muniment_engine::query::QueryEngine;
 use muniment_engine::reading::{Asker, Outcome, Reading};
@@ -33,6 +33,29 @@ pub(crate) const REASON_CHARS: usize = 500;
 /// Marks an answer whose reading is on the record.
 #[derive(Clone, Copy)]
 pub(crate) struct OnRecord;
+
+/// Rows that an answer holds, for the record of the reading.
+#[derive(Clone, Copy)]
+struct Rows(u64);
+
+/// An answer that lists rows.
+pub(crate) struct Listed<T>(pub(crate) Vec<T>);
+
+impl<T: Serialize> IntoResponse for Listed<T> {
+    fn into_response(self) -> Response {
+        let rows = Rows(self.0.len() as u64);
+        (Extension(rows), Json(self.0)).into_response()
+    }
+}
+
+/// An answer that is one row.
+pub(crate) struct One<T>(pub(crate) T);
+
+impl<T: Serialize> IntoResponse for One<T> {
+    fn into_response(self) -> Response {
+        (Extension(Rows(1)), Json(self.0)).into_response()
+    }
+}
 
 /// Paths that tell nothing of what is audited.
 const PUBLIC: [&str; 3] = ["/api/v1/openapi.json", "/api/v1/checkpoint", "/api/v1/access/me"];
@@ -66,7 +89,8 @@ pub(crate) async fn recorded(State(app): AppState, request: Request, next: Next)
         None => return response,
     };
     let bytes = response.body().size_hint().exact().unwrap_or_default();
-    let reading = Reading { asker, action: Action::Read, resource: path, asked, rows: 0, bytes, outcome };
+    let rows = response.extensions().get::<Rows>().map_or(0, |rows| rows.0);
+    let reading = Reading { asker, action: Action::Read, resource: path, asked, rows, bytes, outcome };
     match app.engine.record_reading(&reading).await {
         Ok(()) => response,
         Err(error) => Refusal::from(error).into_response(),
@@ -136,6 +160,11 @@ impl Reader {
     /// Refuses what the principal may not do.
     pub(crate) fn allow(&self, action: Action, table: Option<&str>) -> Result<(), Refusal> {
         self.app.allow(&self.principal, action, table)
+    }
+
+    /// What the reader sees of a table.
+    pub(crate) fn view(&self, table: &str) -> &View {
+        self.views.of(table)
     }
 
     /// A query engine that shows what this reader may see and nothing else.

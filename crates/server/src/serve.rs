@@ -13,7 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::{HttpService, Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use muniment_access::{Policy, PolicyError};
+use muniment_access::{Masking, Policy, PolicyError};
 use muniment_engine::query::{QueryEngine, QueryLimits};
 use muniment_engine::{Engine, EngineError};
 use std::io;
@@ -39,6 +39,8 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Whether callers have to say who they are.
     pub access: AccessMode,
+    /// What is masked, and which documents are shown but for some fields, beside what always is.
+    pub masking: Masking,
     /// The certificate to show; plain HTTP without one.
     pub tls: Option<TlsConfig>,
     /// The identity provider; without one there are only keys.
@@ -71,6 +73,7 @@ impl Default for ServerConfig {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
             access: AccessMode::Keys,
+            masking: Masking::default(),
             tls: None,
             oidc: None,
             session: Duration::from_secs(8 * 3600),
@@ -132,7 +135,7 @@ impl Server {
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let query = QueryEngine::new(engine.store().clone(), config.query).map_err(ServerError::Query)?;
-        let policy = Policy::load().map_err(ServerError::Policy)?;
+        let policy = Policy::load().map_err(ServerError::Policy)?.masking(config.masking.clone());
         let tls = config.tls.as_ref().map(Tls::open).transpose().map_err(ServerError::Tls)?;
         let provider = config.oidc.clone().map(Provider::new).transpose().map_err(ServerError::Oidc)?;
         let named = config.oidc.as_ref().and_then(|oidc| oidc.public_url.as_deref()).map(|url| url.trim_end_matches('/').to_owned());

@@ -5,6 +5,7 @@ use crate::author::author;
 use crate::identity::Identity;
 use crate::limits::body;
 use crate::peers::Peer;
+use crate::reader::{Listed, One};
 use crate::routes::{AppState, Parameters, Segments};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -23,9 +24,9 @@ pub(crate) async fn list(
     State(app): AppState,
     Identity(principal): Identity,
     Parameters(filter): Parameters<SessionFilter>,
-) -> Result<Json<Vec<Value>>, Refusal> {
+) -> Result<Listed<Value>, Refusal> {
     app.allow_in_clear(&principal, SESSIONS)?;
-    Ok(Json(app.engine.sessions(&filter).await?))
+    Ok(Listed(app.engine.sessions(&filter).await?))
 }
 
 /// What open sessions are counted by.
@@ -40,9 +41,9 @@ pub(crate) async fn open(
     State(app): AppState,
     Identity(principal): Identity,
     Parameters(Count { by }): Parameters<Count>,
-) -> Result<Json<Vec<Value>>, Refusal> {
+) -> Result<Listed<Value>, Refusal> {
     app.allow_in_clear(&principal, SESSIONS)?;
-    Ok(Json(app.engine.open_sessions(by).await?))
+    Ok(Listed(app.engine.open_sessions(by).await?))
 }
 
 /// One session.
@@ -50,9 +51,9 @@ pub(crate) async fn one(
     State(app): AppState,
     Identity(principal): Identity,
     Segments(session): Segments<String>,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<One<Value>, Refusal> {
     app.allow_in_clear(&principal, SESSIONS)?;
-    Ok(Json(app.engine.session(&session).await?))
+    Ok(One(app.engine.session(&session).await?))
 }
 
 /// Opens a session.

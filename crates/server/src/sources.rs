@@ -5,6 +5,7 @@ use crate::answer::{Code, Refusal};
 use crate::body::receive;
 use crate::identity::Identity;
 use crate::peers::Peer;
+use crate::reader::{Listed, One};
 use crate::routes::{App, AppState, Parameters, Segments};
 use axum::extract::{Request, State};
 use axum::http::header::FORWARDED;
@@ -37,9 +38,9 @@ pub(crate) struct Wish {
 }
 
 /// All sources, by name.
-pub(crate) async fn list(State(app): AppState, Identity(principal): Identity) -> Result<Json<Vec<SourceStatus>>, Refusal> {
+pub(crate) async fn list(State(app): AppState, Identity(principal): Identity) -> Result<Listed<SourceStatus>, Refusal> {
     app.allow(&principal, Action::Configure, None)?;
-    Ok(Json(app.engine.sources().await?))
+    Ok(Listed(app.engine.sources().await?))
 }
 
 /// One source.
@@ -47,10 +48,10 @@ pub(crate) async fn one(
     State(app): AppState,
     Identity(principal): Identity,
     Segments(name): Segments<String>,
-) -> Result<Json<SourceStatus>, Refusal> {
+) -> Result<One<SourceStatus>, Refusal> {
     app.allow(&principal, Action::Configure, None)?;
     let found = app.engine.sources().await?.into_iter().find(|source| source.name == name);
-    Ok(Json(found.ok_or_else(|| EngineError::NotFound(format!("source {name}")))?))
+    Ok(One(found.ok_or_else(|| EngineError::NotFound(format!("source {name}")))?))
 }
 
 /// Attaches tables of a database.

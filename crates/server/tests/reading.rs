@@ -242,3 +242,47 @@ async fn where_no_approval_is_asked_for_a_reason_is_enough() {
     let rows = watched.ask(&viewer, "POST", "/api/v1/sql", &[("muniment-unmasking", &id)], query).await.json();
     assert_eq!(rows, json!([{ "id": 3 }]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p9_lists_say_how_many_rows_they_gave() {
+    let watched = Watched::start(true).await;
+    let (auditor, administrator) = (watched.key("inspector", Role::Auditor).await, watched.key("chief", Role::Administrator).await);
+    for name in ["lan", "minh", "hoa"] {
+        let body = json!({ "username": name }).to_string();
+        assert_eq!(watched.ask(&administrator, "POST", "/api/v1/users", &[], &body).await.status, 201);
+    }
+    let session = watched.ask(&administrator, "POST", "/api/v1/sessions", &[], r#"{"session_id":"s-1","user_id":1}"#).await;
+    assert_eq!(session.status, 201, "{}", session.text());
+    let limit = r#"{"name":"api","endpoint":"/api/*","counted_by":"USER","limit_threshold":5,"time_window_seconds":60}"#;
+    let limit = watched.ask(&administrator, "POST", "/api/v1/limits", &[], limit).await;
+    let put = watched.ask(&administrator, "PUT", "/api/v1/limits/api", &[], r#"{"endpoint":"/api/*","counted_by":"USER","limit_threshold":5,"time_window_seconds":60}"#).await;
+    let limits = u64::from(limit.status < 300 || put.status < 300);
+    let doors = [
+        ("/api/v1/users", 3),
+        ("/api/v1/users?limit=2", 2),
+        ("/api/v1/users/minh", 1),
+        ("/api/v1/sessions", 1),
+        ("/api/v1/sessions/open?by=user", 1),
+        ("/api/v1/sessions/s-1", 1),
+        ("/api/v1/investigations", 0),
+        ("/api/v1/findings", 0),
+        ("/api/v1/limits", limits),
+        ("/api/v1/limits/violations", 0),
+        ("/api/v1/metrics/thresholds", 0),
+        ("/api/v1/metrics/aggregate?metric=latency", 0),
+    ];
+    for (path, rows) in doors {
+        let answer = watched.ask(&auditor, "GET", path, &[], "").await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        let reading = watched.readings("inspector").await.pop().unwrap();
+        assert_eq!((&reading["details"]["rows"], &reading["granted"]), (&json!(rows), &json!(true)), "{path}: {reading}");
+        assert_eq!(reading["details"]["bytes"], answer.body.len(), "{path}: {reading}");
+    }
+    assert_eq!(limits, 1, "{} {}", limit.text(), put.text());
+    for (path, rows) in [("/api/v1/access/keys", 2), ("/api/v1/access/roles", 0), ("/api/v1/sources", 1), ("/api/v1/sources/muniment", 1)] {
+        let answer = watched.ask(&administrator, "GET", path, &[], "").await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        let reading = watched.readings("chief").await.pop().unwrap();
+        assert_eq!(reading["details"]["rows"], rows, "{path}: {reading} {}", answer.text());
+    }
+}

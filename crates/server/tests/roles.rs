@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Answer, Service};
-use muniment_access::Role;
+use muniment_access::{Masking, Role};
 use muniment_engine::identity::{ChangedBy, NewKey};
 use muniment_server::AccessMode;
 use serde_json::{Value, json};
@@ -21,7 +21,14 @@ struct Roles {
 
 impl Roles {
     async fn start() -> Self {
-        let service = Service::with(|_, server| server.access = AccessMode::Keys).await;
+        Self::with(&[], &[]).await
+    }
+
+    /// With masks by configuration.
+    async fn with(masked: &[&str], shown: &[&str]) -> Self {
+        let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let masking = Masking::new(&texts(masked), &texts(shown)).unwrap();
+        let service = Service::with(|_, server| (server.access, server.masking) = (AccessMode::Keys, masking)).await;
         let mut keys = BTreeMap::new();
         for role in Role::ALL {
             let wish = NewKey { name: role.name().to_owned(), roles: BTreeSet::from([role]), ..NewKey::default() };
@@ -42,6 +49,21 @@ impl Roles {
         let mut all = vec![("authorization", key.as_str())];
         all.extend(headers);
         self.service.send(method, path, &all, body.as_bytes()).await
+    }
+
+    async fn add_violation(&self, fields: &Value) {
+        let table = muniment_model::table("rate_limit_violations").unwrap();
+        let text = |name: &str| fields[name].as_str().unwrap().into();
+        let values = vec![
+            ("endpoint", text("endpoint")),
+            ("ip_address", text("ip_address")),
+            ("request_count", 7.into()),
+            ("limit_threshold", 5.into()),
+            ("time_window_minutes", 1.into()),
+            ("violation_type", "USER".into()),
+        ];
+        let change = muniment_store::register::RegisterChange::Insert { table, values };
+        self.service.engine.store().db().change_registers(&[change], &ChangedBy::default()).await.unwrap();
     }
 
     async fn sql(&self, role: &str, query: &str) -> Answer {
@@ -193,7 +215,39 @@ async fn every_other_door_keeps_to_the_table() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_attempt_over_http_shows_a_secret() {
-    let roles = Roles::start().await;
+    attempt_all(&Roles::start().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_attempt_over_http_shows_what_configuration_masks() {
+    let masked = ["*.new_values.name", "*.username", "system_performance_log.metric_value", "rate_limit_violations.endpoint"];
+    let roles = Roles::with(&masked, &["*.old_values", "*.new_values"]).await;
+    attempt_all(&roles).await;
+    let shown = roles.sql("viewer", "SELECT new_values FROM sys_audit_log WHERE id = 1").await;
+    assert_eq!(shown.json()[0]["new_values"], json!(r#"{"id":"open","name":{"$masked":true}}"#));
+    let state = roles.ask("viewer", "GET", "/api/v1/entities/case.hoso/open/at?time=2030-01-01", &[], "").await.json();
+    assert_eq!(state["document"], json!({"id": "open", "name": {"$masked": true}}));
+    for format in ["text/csv", "application/x-ndjson", "application/vnd.apache.arrow.stream"] {
+        let body = json!({ "query": "SELECT new_values FROM sys_audit_log" }).to_string();
+        let answer = roles.ask("viewer", "POST", "/api/v1/sql", &[("accept", format)], &body).await;
+        assert!(answer.status == 200 && !secret(&answer), "{format}: {}", answer.text());
+    }
+    let buckets = "/api/v1/metrics/aggregate?metric=latency&from=2020-01-01&bucket=1d";
+    let mean = async |role: &str| roles.ask(role, "GET", buckets, &[], "").await.text();
+    assert!(mean("auditor").await.contains("\"mean\":1.0") && !mean("viewer").await.contains("\"mean\":1.0"), "{}", mean("viewer").await);
+    let violation = json!({"endpoint": "/secret", "ip_address": "203.0.113.77"});
+    roles.add_violation(&violation).await;
+    for (role, hidden) in [("viewer", true), ("investigator", false), ("auditor", false)] {
+        let answer = roles.ask(role, "GET", "/api/v1/limits/violations", &[], "").await;
+        assert!(answer.status == 200 && secret(&answer) != hidden, "{role}: {}", answer.text());
+        let names = roles.sql(role, "SELECT username FROM security_audit_log WHERE username = 'auditor'").await;
+        assert_eq!(names.json().as_array().unwrap().is_empty(), hidden, "{role}: {}", names.text());
+    }
+    assert!(secret(&roles.sql("auditor", "SELECT new_values FROM sys_audit_log").await));
+}
+
+/// Makes all attempts of the list.
+async fn attempt_all(roles: &Roles) {
     let hashes: Vec<String> = {
         let lookup = muniment_store::register::Lookup::new(muniment_model::table("api_keys").unwrap(), Vec::new());
         let rows = roles.service.engine.store().db().find_in_register(&lookup).await.unwrap();

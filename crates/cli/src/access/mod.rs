@@ -3,6 +3,7 @@
 
 pub mod args;
 mod show;
+pub mod unmask;
 
 use crate::config::Config;
 use crate::data_folder::{self, Writer};

@@ -5,7 +5,7 @@ use muniment_engine::identity::{CreatedKey, KeyInfo, KeyState, RoleGrant};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-fn time(micros: i64) -> String {
+pub(super) fn time(micros: i64) -> String {
     DateTime::from_timestamp_micros(micros).map(|time| time.to_rfc3339_opts(SecondsFormat::Secs, true)).unwrap_or_default()
 }
 
@@ -14,7 +14,7 @@ fn joined(names: &BTreeSet<String>) -> String {
 }
 
 /// Lines of columns, each as wide as its widest cell.
-fn columns(head: &[&str], rows: &[Vec<String>]) -> String {
+pub(super) fn columns(head: &[&str], rows: &[Vec<String>]) -> String {
     let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).chain([head[at].chars().count()]).max().unwrap_or_default();
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
     let line = |cells: Vec<&str>| {

@@ -1,13 +1,22 @@
-//! Settings of TLS and of the identity provider, resolved.
+//! Settings of masks, TLS and the identity provider, resolved.
 
 use super::ConfigError;
 use super::settings::{Oidc, Settings, Tls};
-use muniment_access::{Role, UnknownRole};
+use muniment_access::{Masking, Role, UnknownRole};
 use muniment_server::{OidcConfig, TlsConfig};
 use std::collections::BTreeMap;
 
 /// Words what is wrong with a key's value.
 type Wrong<'a> = &'a dyn Fn(&str, String) -> ConfigError;
+
+/// What is masked and shown by configuration.
+pub(super) fn masking(settings: &Settings, wrong: Wrong<'_>) -> Result<Masking, ConfigError> {
+    let (masked, shown) = (&settings.access.masked, &settings.access.shown);
+    Masking::new(masked, shown).map_err(|error| {
+        let key = if masked.contains(&error.entry) { "access.masked" } else { "access.shown" };
+        wrong(key, error.to_string())
+    })
+}
 
 /// The certificate, if one is named.
 pub(super) fn tls(settings: &Settings, wrong: Wrong<'_>) -> Result<Option<TlsConfig>, ConfigError> {

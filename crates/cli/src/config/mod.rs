@@ -14,6 +14,7 @@ use crate::args::Flags;
 use figment::providers::{Env, Format, Serialized, Toml};
 use figment::value::{Dict, Value};
 use figment::{Figment, Provider};
+use muniment_access::Masking;
 use muniment_engine::EngineConfig;
 use muniment_engine::query::QueryLimits;
 use muniment_server::{AccessMode, OidcConfig, TlsConfig};
@@ -141,6 +142,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Whether callers have to say who they are.
     pub access: AccessMode,
+    /// What is masked by configuration, and what of documents is shown.
+    pub masking: Masking,
     /// The certificate to show.
     pub tls: Option<TlsConfig>,
     /// The identity provider.
@@ -287,8 +290,8 @@ fn resolve(settings: &Settings, places: &BTreeMap<String, Place>) -> Result<Conf
     };
     let log_level = places.contains_key("log.level").then(|| settings.log.level.clone());
     let (tls, oidc) = (doors::tls(settings, &wrong)?, doors::oidc(settings, &wrong)?);
-    let session = settings.access.session.0;
-    Ok(Config { engine, query, listen, access: access.into(), tls, oidc, session, log_format: settings.log.format, log_level })
+    let (session, masking) = (settings.access.session.0, doors::masking(settings, &wrong)?);
+    Ok(Config { engine, query, listen, access: access.into(), masking, tls, oidc, session, log_format: settings.log.format, log_level })
 }
 
 /// Settings that mean nothing if they are zero.

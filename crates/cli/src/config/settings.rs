@@ -37,6 +37,8 @@ pub struct Settings {
 #[serde(deny_unknown_fields)]
 pub struct Access {
     pub mode: AccessMode,
+    pub masked: Vec<String>,
+    pub shown: Vec<String>,
     pub unmasking_approval: bool,
     pub unmasking_longest: Span,
     pub session: Span,
@@ -175,6 +177,8 @@ impl Default for Settings {
             idempotency: Span(engine.idempotency),
             access: Access {
                 mode: AccessMode::Keys,
+                masked: Vec::new(),
+                shown: Vec::new(),
                 unmasking_approval: engine.unmasking.approval,
                 unmasking_longest: Span(engine.unmasking.longest),
                 session: Span(ServerConfig::default().session),
@@ -276,6 +280,16 @@ pub const KEYS: &[Key] = &[
         "`keys`: every caller shows a key, a token or a session, see `docs/access.md`. `open`: everybody who reaches the address may do everything; only on loopback, for first steps and measurements.",
     ),
     key("access.session", "time", "How long a session of the console lasts."),
+    key(
+        "access.masked",
+        "list of text",
+        "What is masked, beside what always is, for roles that read *masked*: columns and fields of documents, such as `[\"sys_audit_log.change_reason\", \"*.username\", \"sys_audit_log.new_values.address.street\"]`. See `docs/access.md`.",
+    ),
+    key(
+        "access.shown",
+        "list of text",
+        "Columns with JSON documents that roles which read *masked* see, but for the fields that `access.masked` names, such as `[\"sys_audit_log.old_values\", \"sys_audit_log.new_values\"]`.",
+    ),
     key(
         "access.unmasking_approval",
         "`true` or `false`",

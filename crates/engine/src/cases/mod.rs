@@ -171,7 +171,11 @@ impl Engine {
                 return Err(EngineError::Refused(format!("investigation {} of it is open", open.id())));
             }
         }
+        // The number is taken here, so that case and note are one transaction.
+        let newest = Lookup { newest_first: true, limit: 1, ..Lookup::new(table, Vec::new()) };
+        let id = self.store().db().find_in_register(&newest).await?.first().map_or(1, |row| row.id() + 1);
         let values = vec![
+            ("id", id.into()),
             ("title", title),
             ("security_audit_id", new.security_audit_id.into()),
             ("security_event_id", new.security_event_id.into()),
@@ -179,12 +183,11 @@ impl Engine {
             ("status", Status::Pending.number().into()),
             ("opened_by", by.user_id.into()),
         ];
-        let note = new.note.as_ref().map(|note| note_text(note)).transpose()?;
-        let ids = self.store().db().change_registers(&[RegisterChange::Insert { table, values }], by).await.map_err(refused)?;
-        let id = ids.first().copied().unwrap_or_default();
-        if let Some(note) = note {
-            self.store().db().change_registers(&[note_of(id, note, by)?], by).await.map_err(refused)?;
+        let mut changes = vec![RegisterChange::Insert { table, values }];
+        if let Some(note) = &new.note {
+            changes.push(note_of(id, note_text(note)?, by)?);
         }
+        self.store().db().change_registers(&changes, by).await.map_err(refused)?;
         self.case(id).await
     }
 

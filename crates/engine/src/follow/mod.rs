@@ -2,7 +2,7 @@
 //!
 //! A [`Consumer`] is a deterministic function of the records before: it gets them slice by slice, and returns what follows (changes of registers, records of
 //! logs) and what it has to remember. All of that and the position after the slice are one transaction, so that a kill at any instant neither repeats nor loses
-//! anything. Slices end where commits end; how many commits a slice holds depends on the load and must not matter to the consumer. Records that follow wait in an
+//! anything. Where a slice ends, also in the middle of a commit, depends on the load and must not matter to the consumer. Records that follow wait in an
 //! outbox of the commit database, from which [`outbox`] takes them into their logs, also once.
 
 mod outbox;
@@ -31,6 +31,8 @@ use tokio::task::JoinHandle;
 const PACE: Duration = Duration::from_millis(200);
 /// Time that a follower rests for each byte of what it has to remember, so that writing it stays a small part of what the disk does.
 const REST_PER_BYTE: Duration = Duration::from_micros(2);
+/// Records of a slice from which little follows.
+pub(crate) const SLICE_RECORDS: u64 = 32 * 1024;
 /// Pause after a failure.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -70,6 +72,8 @@ pub(crate) struct Following {
     pub log: &'static Table,
     /// The columns that the consumer needs.
     pub columns: &'static [&'static str],
+    /// Records that it takes at once at most: what follows from them is one transaction, during which nobody else writes.
+    pub slice: u64,
     /// Who changes registers, for the record.
     pub by: ChangedBy,
     /// What is done with the records.
@@ -168,7 +172,7 @@ async fn step(engine: &Engine, following: &mut Following, place: &mut Option<Pla
         None => {
             let FollowerRow { position, state } = store.db().follower(following.name).await?.unwrap_or_default();
             following.consumer.restore(&state)?;
-            Place { reader: Reader::at(following.log, following.columns, &position)?, stored: position }
+            Place { reader: Reader::at(following.log, following.columns, following.slice, &position)?, stored: position }
         }
     };
     let Some(slice) = at.reader.next(store).await? else {

@@ -9,8 +9,6 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Records of a slice, after which no further commit is added.
-const SLICE_RECORDS: u64 = 32 * 1024;
 /// Commits of a stream that are looked up at a time.
 const COMMITS: u32 = 512;
 /// Ledger columns that every slice has.
@@ -21,10 +19,12 @@ const LEDGER: [&str; 3] = ["id", "stream_index", "recorded_at"];
 pub(super) struct Reader {
     log: &'static Table,
     columns: Arc<Vec<&'static str>>,
+    /// Most records of a slice.
+    most: u64,
     reached: BTreeMap<String, u64>,
 }
 
-/// The records of some commits.
+/// Records that follow each other.
 pub(super) struct Slice {
     /// In commit order; within a commit by stream.
     pub batches: Vec<RecordBatch>,
@@ -41,13 +41,13 @@ type Piece = (String, Range<u64>);
 
 impl Reader {
     /// A reader that goes on from a position.
-    pub(super) fn at(log: &'static Table, columns: &[&'static str], position: &str) -> Result<Self> {
+    pub(super) fn at(log: &'static Table, columns: &[&'static str], most: u64, position: &str) -> Result<Self> {
         let reached = if position.is_empty() {
             BTreeMap::new()
         } else {
             serde_json::from_str(position).map_err(|_| StoreError::Damaged(format!("{position:?} is no position in {}", log.name)))?
         };
-        Ok(Self { log, columns: Arc::new(columns.iter().copied().chain(LEDGER).collect()), reached })
+        Ok(Self { log, columns: Arc::new(columns.iter().copied().chain(LEDGER).collect()), most, reached })
     }
 
     /// The next records; `None` if there are none yet.
@@ -90,18 +90,22 @@ impl Reader {
         commits.retain(|(commit, _)| commit.number <= known_up_to);
         commits.sort_by(|(a, x), (b, y)| (a.number, x).cmp(&(b.number, y)));
         let mut pieces: Vec<Piece> = Vec::new();
-        let (mut ends, mut records, mut last) = (self.reached.clone(), 0, None);
+        let (mut ends, mut left) = (self.reached.clone(), self.most);
         for (commit, name) in commits {
-            if records >= SLICE_RECORDS && last != Some(commit.number) {
+            if left == 0 {
                 return Ok((pieces, true));
             }
             let Some(end) = ends.get_mut(name) else { continue };
-            records += commit.size - *end;
+            let upto = commit.size.min(end.saturating_add(left));
             match pieces.last_mut() {
-                Some((stream, range)) if stream == name => range.end = commit.size,
-                _ => pieces.push((name.clone(), *end..commit.size)),
+                Some((stream, range)) if stream == name => range.end = upto,
+                _ => pieces.push((name.clone(), *end..upto)),
             }
-            (*end, last) = (commit.size, Some(commit.number));
+            left -= upto - *end;
+            *end = upto;
+            if upto < commit.size {
+                return Ok((pieces, true));
+            }
         }
         Ok((pieces, more))
     }

@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// A log in which nothing appears because of what the test writes to registers.
 const LOG: &str = "api_access_log";
+/// Less than some commits have, so that slices end in the middle of them.
+const SLICE: u64 = 97;
 
 /// Writes down each record as a row of `users`, where a second one would be refused, and each tenth as a finding; remembers how many there were and the
 /// newest commit's time.
@@ -37,6 +39,7 @@ impl Consumer for Witness {
 
     async fn take(&mut self, _: &Engine, records: &[RecordBatch]) -> Result<Outcome> {
         let mut outcome = Outcome::default();
+        assert!(records.iter().map(|batch| batch.num_rows() as u64).sum::<u64>() <= SLICE, "a step is bounded");
         for batch in records {
             let keys = batch.column_by_name("endpoint").unwrap().as_string::<i32>();
             let ids = batch.column_by_name("id").unwrap().as_primitive::<Int64Type>();
@@ -63,6 +66,7 @@ fn witness(engine: &Arc<Engine>) -> Vec<tokio::task::JoinHandle<()>> {
         name: "witness",
         log: table(LOG).unwrap(),
         columns: &["endpoint"],
+        slice: SLICE,
         by: ChangedBy { username: "muniment:test".to_owned(), ..ChangedBy::default() },
         consumer: Box::new(Witness::default()),
     };

@@ -1,6 +1,6 @@
 //! Who is answerable for each field of a row: the change that gave it the value it has.
 
-use super::document::{Document, same_value};
+use super::document::{Document, is_masked, same_value};
 use super::rows::Row;
 use super::{CHANGE_COLUMNS, OF_ENTITY, after, changes_rows, instant, rfc3339, text};
 use crate::error::Result;
@@ -69,7 +69,7 @@ pub struct Blame {
     pub last: Author,
     /// The fields in the row's order.
     pub fields: Vec<FieldBlame>,
-    /// Whether values of the row are masked for whoever asks, so that nothing can be said of its fields; absent if not.
+    /// Whether values of the row are masked for whoever asks, so that nothing can be said of its fields, or of those that are left out; absent if not.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub masked: bool,
 }
@@ -100,6 +100,8 @@ struct Fold {
     authors: HashMap<String, Author>,
     last: Option<Author>,
     masked: bool,
+    /// Whether some fields have been masked.
+    partly_masked: bool,
 }
 
 impl Fold {
@@ -112,6 +114,7 @@ impl Fold {
         let before = self.document.take();
         let now = after(before.clone(), operation, row)?;
         self.masked |= now.as_ref().is_some_and(Document::is_masked);
+        self.partly_masked |= now.as_ref().is_some_and(Document::is_partly_masked);
         let known = match (&before, operation) {
             (None, "UPDATE") => row.document("old_values")?,
             (before, _) => before.clone(),
@@ -130,7 +133,7 @@ impl Fold {
     fn finish(mut self, table: &str, key: &str) -> Option<Blame> {
         let last = self.last?;
         let shown = self.document.iter().filter(|_| !self.masked);
-        let fields = shown.flat_map(Document::fields).map(|(name, value)| {
+        let fields = shown.flat_map(Document::fields).filter(|(_, value)| !is_masked(value)).map(|(name, value)| {
             let since = self.authors.remove(name);
             FieldBlame { field: name.to_owned(), value: value.to_owned(), since }
         });
@@ -141,7 +144,7 @@ impl Fold {
             exists: self.document.is_some(),
             last,
             fields,
-            masked: self.masked,
+            masked: self.masked || self.partly_masked,
         })
     }
 }

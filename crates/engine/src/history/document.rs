@@ -73,6 +73,11 @@ impl Document {
         !self.is_object && self.fields.iter().all(|(_, value)| value.get().trim_matches('"') == muniment_access::MASK)
     }
 
+    /// Whether some of its fields are hidden from whoever asks.
+    pub(super) fn is_partly_masked(&self) -> bool {
+        self.fields.iter().any(|(_, value)| is_masked(value))
+    }
+
     /// Whether it is an object, as a row is.
     pub(super) fn is_object(&self) -> bool {
         self.is_object
@@ -148,6 +153,11 @@ impl<'de> Deserialize<'de> for Document {
         }
         deserializer.deserialize_map(Fields)
     }
+}
+
+/// Whether a value, or something in it, is hidden from whoever asks.
+pub(super) fn is_masked(value: &RawValue) -> bool {
+    value.get().contains(muniment_access::MASKED_FIELD)
 }
 
 /// The fields that differ between two documents: those of the old one in its order, then those that are new.

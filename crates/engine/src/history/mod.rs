@@ -104,7 +104,7 @@ pub struct Change {
     pub attribution: Option<String>,
     /// What changed, field by field, as the record's old and new values say.
     pub fields: Vec<FieldChange>,
-    /// Whether what changed is masked for whoever asks; absent if not.
+    /// Whether what changed, or some of it, is masked for whoever asks; absent if not.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub masked: bool,
 }
@@ -193,7 +193,7 @@ async fn change(row: Row<'_>, commits: &mut Commits<'_>) -> Result<Change> {
         correlation_id: row.some_text("correlation_id")?,
         attribution: row.some_text("attribution")?,
         fields: differences(old.as_ref(), new.as_ref()),
-        masked: old.as_ref().or(new.as_ref()).is_some_and(Document::is_masked),
+        masked: [&old, &new].into_iter().flatten().any(|document| document.is_masked() || document.is_partly_masked()),
     })
 }
 

@@ -22,6 +22,7 @@ pub(crate) fn following() -> Result<Following> {
         name: "rate_limits",
         log: crate::ingest::log_named("api_access_log")?,
         columns: COLUMNS,
+        slice: crate::follow::SLICE_RECORDS,
         by: actor(),
         consumer: Box::<Counter>::default(),
     })

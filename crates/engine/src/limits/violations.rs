@@ -1,7 +1,7 @@
 //! Rows of `rate_limit_violations`: one for each window in which somebody exceeded a limit, and the blocks that follow.
 
 use super::guard::{Block, Counted};
-use super::limit::{Call, CountedBy, Limit, window_key};
+use super::limit::{Call, Limit, window_key};
 use crate::error::{EngineError, Result};
 use muniment_model::{Table, table};
 use muniment_store::register::{ChangedBy, Lookup, RegisterChange, RegisterRow, Value};
@@ -13,8 +13,6 @@ use std::collections::HashMap;
 pub(super) const ACTOR: &str = "muniment:limits";
 /// Stands for an address that nobody knows.
 const NO_ADDRESS: &str = "0.0.0.0";
-/// Stands for an address that is not shown.
-const MASK: &str = "***";
 const MINUTE: i64 = 60_000_000;
 /// Most calls that a row can say.
 const MOST_CALLS: i64 = i32::MAX as i64;
@@ -65,18 +63,6 @@ pub struct ViolationRow {
     pub unblocked_at: Option<String>,
     /// When the block will end, if it is in force.
     pub blocked_until: Option<String>,
-}
-
-impl ViolationRow {
-    /// The row without addresses, for those who don't get to see them.
-    #[must_use]
-    pub fn masked(mut self) -> Self {
-        MASK.clone_into(&mut self.ip_address);
-        if self.violation_type.as_deref() == Some(CountedBy::Address.name()) {
-            self.subject = Some(MASK.to_owned());
-        }
-        self
-    }
 }
 
 pub(super) fn register() -> Result<&'static Table> {

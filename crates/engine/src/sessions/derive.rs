@@ -21,6 +21,9 @@ const OPENING: [&str; 4] = ["LOGIN", "LOGIN_SUCCESS", "SESSION_START", "SESSION_
 const ENDING: [&str; 8] =
     ["LOGOUT", "LOGOUT_SUCCESS", "FORCED_LOGOUT", "SESSION_END", "SESSION_ENDED", "SESSION_REVOKED", "SESSION_TIMEOUT", "SESSION_EXPIRED"];
 
+/// Records taken at once: of each, a session and a user may follow.
+const SLICE: u64 = 1000;
+
 /// What follows `auth_audit_log`.
 pub(crate) fn following() -> Result<Following> {
     Ok(Following {
@@ -38,6 +41,7 @@ pub(crate) fn following() -> Result<Following> {
             "session_id",
             "created_at",
         ],
+        slice: SLICE,
         by: acting(),
         consumer: Box::new(Sessions),
     })

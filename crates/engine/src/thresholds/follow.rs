@@ -35,6 +35,7 @@ pub(crate) fn following() -> Result<Following> {
         name: "thresholds",
         log: crate::ingest::log_named(LOG)?,
         columns: COLUMNS,
+        slice: crate::follow::SLICE_RECORDS,
         by: ChangedBy { username: "muniment:thresholds".to_owned(), ..ChangedBy::default() },
         consumer: Box::<Watch>::default(),
     })

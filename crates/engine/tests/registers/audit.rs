@@ -159,3 +159,22 @@ async fn the_registers_are_a_source_that_stays() {
     assert!(detached.unwrap_err().to_string().contains("always captured"));
     scene.engine.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_queue_shows_what_waits_and_what_failed() {
+    let scene = Scene::new().await;
+    // What an older version has made in its place.
+    scene.behind_the_back("DROP VIEW sys_audit_queue; CREATE TABLE sys_audit_queue (id INTEGER PRIMARY KEY)").await;
+    let scene = scene.restarted().await;
+    scene.behind_the_back("INSERT INTO muniment_audit_queue (table_name, operation) VALUES ('main.users', 'SABOTAGE')").await;
+    scene.engine.store().db().change_registers(&[insert("minh")], &by("lan")).await.unwrap();
+    let waits = "SELECT count(*) = 1 FROM sys_audit_queue WHERE table_name = 'muniment.users' AND operation = 'INSERT' AND primary_key = '1' AND NOT is_processed AND processed_at IS NULL AND queued_at <= now()";
+    scene.until(waits).await;
+    let failed = "SELECT count(*) = 1 FROM sys_audit_queue WHERE operation = 'SABOTAGE' AND NOT is_processed AND processing_attempts > 0 AND last_error LIKE '%SABOTAGE%'";
+    scene.until(failed).await;
+    scene.behind_the_back("DELETE FROM muniment_audit_queue WHERE operation = 'SABOTAGE'").await;
+    scene.settled().await;
+    scene.until("SELECT count(*) = 0 FROM sys_audit_queue").await;
+    assert!(scene.table("SELECT operation FROM sys_audit_log WHERE table_name = 'muniment.users'").await.contains("INSERT"));
+    scene.engine.shutdown().await.unwrap();
+}

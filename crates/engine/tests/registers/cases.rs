@@ -64,6 +64,9 @@ async fn an_investigation_goes_from_state_to_state() {
     refused(engine.add_evidence(1, &evidence, &investigator()).await, "is resolved");
     let open = CaseFilter { status: Some(Status::Pending), ..CaseFilter::default() };
     assert!(engine.cases(&open).await.unwrap().is_empty());
+    scene.settled().await;
+    let together = "SELECT count(DISTINCT transaction_id) = 1 AND count(*) = 2 AS together FROM (SELECT transaction_id FROM sys_audit_log WHERE table_name LIKE 'muniment.inv%' ORDER BY id LIMIT 2)";
+    scene.until(together).await;
     let audited = "SELECT table_name, count(*) AS changes, max(changed_by) AS by FROM sys_audit_log WHERE table_name LIKE 'muniment.inv%' GROUP BY 1 ORDER BY 1";
     scene.settled().await;
     insta::assert_snapshot!(scene.table(audited).await, @r"

@@ -7,6 +7,9 @@ use sqlx::sqlite::SqlitePool;
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 use std::collections::HashSet;
 
+/// The register that is a view of the queue which the triggers of the others write.
+const QUEUE: &str = "sys_audit_queue";
+
 /// Creates what is missing, all of it or nothing. `origin` names a new log.
 pub(super) async fn create(pool: &SqlitePool, origin: &str, now: i64) -> Result<()> {
     let mut connection = pool.acquire().await.map_err(StoreError::database("connecting"))?;
@@ -25,7 +28,12 @@ pub(super) async fn create(pool: &SqlitePool, origin: &str, now: i64) -> Result<
         sqlx::raw_sql(sql!("schema")).execute(&mut *transaction).await.map_err(fail())?;
     }
     for table in muniment_model::registers() {
-        if present.contains(table.name) {
+        if table.name == QUEUE {
+            if present.contains(QUEUE) {
+                sqlx::raw_sql(sql!("drop_audit_queue")).execute(&mut *transaction).await.map_err(fail())?;
+            }
+            sqlx::raw_sql(sql!("create_audit_queue_view")).execute(&mut *transaction).await.map_err(fail())?;
+        } else if present.contains(table.name) {
             add_columns(&mut transaction, table).await?;
         } else {
             let text = table.create_table_sql(Dialect::Sqlite);

@@ -158,7 +158,7 @@ impl Entity {
 /// What takes a record back: `None` if it changed nothing.
 fn step(table: &str, key: &str, record: Record, hint: Option<&[String]>) -> Result<Option<Step>, String> {
     let Record { id, operation, before, after, complete } = record;
-    if [&before, &after].into_iter().flatten().any(Document::is_masked) {
+    if [&before, &after].into_iter().flatten().any(|document| document.is_masked() || document.is_partly_masked()) {
         return Err("its values are masked for you".to_owned());
     }
     let (present, inverse) = match operation.as_str() {

@@ -1,8 +1,9 @@
 //! The operator that puts masks where values would be. Below it, the masked columns are not read. Nothing of the query above reaches through it: it declares
 //! no statistics and no order, and takes no filter, limit, sorting or projection to hand down.
 
-use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow_schema::SchemaRef;
+use arrow_array::cast::AsArray;
+use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray, StringViewArray};
+use arrow_schema::{DataType, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -13,6 +14,7 @@ use datafusion::physical_plan::{
     ReplaceChildrenOptions,
 };
 use futures::StreamExt;
+use muniment_access::FieldMasks;
 use std::fmt;
 use std::sync::Arc;
 
@@ -23,6 +25,8 @@ pub(super) enum Source {
     Input(usize),
     /// The mask.
     Mask(ScalarValue),
+    /// The input's documents at this position, with some fields masked.
+    Partly(usize, Arc<FieldMasks>),
 }
 
 #[derive(Debug)]
@@ -48,15 +52,30 @@ fn masked(batch: &RecordBatch, sources: &[Source], schema: &SchemaRef) -> Result
     let columns = sources.iter().map(|source| match source {
         Source::Input(at) => Ok(batch.column(*at).clone()),
         Source::Mask(value) => value.to_array_of_size(rows),
+        Source::Partly(at, fields) => partly_masked(batch.column(*at), fields),
     });
     let columns: Vec<ArrayRef> = columns.collect::<Result<_>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
 }
 
+fn partly_masked(documents: &ArrayRef, fields: &FieldMasks) -> Result<ArrayRef> {
+    match documents.data_type() {
+        DataType::Utf8View => {
+            let shown = documents.as_string_view().iter().map(|document| document.map(|document| fields.apply(document)));
+            Ok(Arc::new(shown.collect::<StringViewArray>()))
+        }
+        DataType::Utf8 => {
+            let shown = documents.as_string::<i32>().iter().map(|document| document.map(|document| fields.apply(document)));
+            Ok(Arc::new(shown.collect::<StringArray>()))
+        }
+        other => Err(DataFusionError::Internal(format!("documents as {other}"))),
+    }
+}
+
 impl DisplayAs for MaskExec {
     fn fmt_as(&self, _form: DisplayFormatType, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hidden = self.schema.fields().iter().zip(self.sources.iter()).filter(|(_, source)| matches!(source, Source::Mask(_)));
+        let hidden = self.schema.fields().iter().zip(self.sources.iter()).filter(|(_, source)| !matches!(source, Source::Input(_)));
         let names: Vec<&str> = hidden.map(|(field, _)| field.name().as_str()).collect();
         write!(formatter, "MaskExec: masked=[{}]", names.join(", "))
     }

@@ -17,13 +17,15 @@ use datafusion::physical_plan::{ColumnarValue, ExecutionPlan};
 use datafusion::prelude::{col, lit};
 use exec::{MaskExec, Source};
 use filters::{Condition, condition};
-use muniment_access::{Cleared, MASK, Mask};
+use muniment_access::{Cleared, FieldMasks, MASK, Mask};
 use muniment_model::{Table, Type};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The level from which on a record is confidential.
 const CONFIDENTIAL: i64 = 3;
+/// What the names of our own registers begin with where their changes are recorded.
+const REGISTERS: &str = "muniment.%";
 
 /// A table behind a mask.
 #[derive(Debug)]
@@ -36,8 +38,16 @@ pub(super) struct MaskedTable {
 /// Rows of the table that have the same columns masked.
 struct Part<'a> {
     masked: BTreeSet<&'a str>,
+    /// Documents of which some fields are masked.
+    partly: BTreeMap<&'a str, &'a Arc<FieldMasks>>,
     /// Which rows; `None`: all.
     rows: Option<Expr>,
+}
+
+impl Part<'_> {
+    fn masks_nothing(&self) -> bool {
+        self.masked.is_empty() && self.partly.is_empty()
+    }
 }
 
 impl MaskedTable {
@@ -49,24 +59,30 @@ impl MaskedTable {
     fn parts(&self, used: &BTreeSet<&str>) -> Vec<Part<'_>> {
         let of = |columns: &BTreeSet<&'static str>| columns.iter().copied().filter(|name| used.contains(name)).collect::<BTreeSet<&str>>();
         let (always, confidential) = (of(&self.mask.columns), of(&self.mask.confidential));
-        let mut parts = if confidential.is_empty() {
-            vec![Part { masked: always, rows: None }]
+        let partly: BTreeMap<&str, _> = self.mask.fields.iter().map(|(name, fields)| (*name, fields)).filter(|(name, _)| used.contains(name)).collect();
+        let (level, nothing) = (|| col("compliance_level"), BTreeMap::new);
+        let ordinary = (!confidential.is_empty()).then(|| level().lt(lit(CONFIDENTIAL)));
+        let mut parts = Vec::with_capacity(4);
+        if self.table.name == "sys_audit_log" && !partly.is_empty() {
+            let of_register = col("table_name").like(lit(REGISTERS));
+            let whole = always.iter().chain(partly.keys()).copied().collect();
+            parts.push(Part { masked: always.clone(), partly, rows: and(ordinary.clone(), of_register.clone().is_false()) });
+            parts.push(Part { masked: whole, partly: nothing(), rows: and(ordinary, of_register.is_not_false()) });
         } else {
-            let level = || col("compliance_level");
+            parts.push(Part { masked: always.clone(), partly, rows: ordinary });
+        }
+        if !confidential.is_empty() {
             let both = always.union(&confidential).copied().collect();
-            vec![
-                Part { masked: always, rows: Some(level().lt(lit(CONFIDENTIAL))) },
-                Part { masked: both, rows: Some(level().gt_eq(lit(CONFIDENTIAL)).or(level().is_null())) },
-            ]
-        };
+            let rows = level().gt_eq(lit(CONFIDENTIAL)).or(level().is_null());
+            parts.push(Part { masked: both, partly: nothing(), rows: Some(rows) });
+        }
         if let Some(cleared) = self.mask.cleared.as_ref().map(chosen)
-            && parts.iter().any(|part| !part.masked.is_empty())
+            && !parts.iter().all(Part::masks_nothing)
         {
             for part in &mut parts {
-                let others = cleared.clone().is_not_true();
-                part.rows = Some(part.rows.take().map_or(others.clone(), |rows| rows.and(others)));
+                part.rows = and(part.rows.take(), cleared.clone().is_not_true());
             }
-            parts.push(Part { masked: BTreeSet::new(), rows: Some(cleared) });
+            parts.push(Part { masked: BTreeSet::new(), partly: nothing(), rows: Some(cleared) });
         }
         parts
     }
@@ -98,6 +114,9 @@ impl MaskedTable {
         let masks = self.masks(&part.masked)?;
         let mut conditions: Vec<Expr> = part.rows.iter().cloned().collect();
         for filter in filters {
+            if filter.column_refs().iter().any(|column| part.partly.contains_key(column.name())) {
+                continue;
+            }
             match condition(filter, &masks, elsewhere)? {
                 Condition::Above => {}
                 Condition::Below(form) => conditions.push(form),
@@ -121,13 +140,19 @@ impl MaskedTable {
             let all = state.create_physical_expr(all, &DFSchema::try_from(below.clone())?)?;
             plan = Arc::new(FilterExec::try_new(all, plan)?);
         }
-        let source = |name: &str| match masks.get(name) {
-            Some(mask) => Ok(Source::Mask(mask.clone())),
-            None => Ok(Source::Input(below.index_of(name)?)),
+        let source = |name: &str| match (masks.get(name), part.partly.get(name)) {
+            (Some(mask), _) => Ok(Source::Mask(mask.clone())),
+            (None, Some(fields)) => Ok(Source::Partly(below.index_of(name)?, Arc::clone(fields))),
+            (None, None) => Ok(Source::Input(below.index_of(name)?)),
         };
         let sources: Vec<Source> = wanted.fields().iter().map(|field| source(field.name())).collect::<Result<_>>()?;
         Ok(Some(Arc::new(MaskExec::new(plan, sources.into(), wanted.clone()))))
     }
+}
+
+/// Both conditions.
+fn and(rows: Option<Expr>, condition: Expr) -> Option<Expr> {
+    Some(rows.map_or(condition.clone(), |rows| rows.and(condition)))
 }
 
 /// The records that a grant shows.
@@ -184,7 +209,7 @@ impl TableProvider for MaskedTable {
         let of_filters: Vec<String> = filters.iter().flat_map(Expr::column_refs).map(|column| column.name().to_owned()).collect();
         let used = wanted.fields().iter().map(|field| field.name().as_str()).chain(of_filters.iter().map(String::as_str)).collect();
         let parts = self.parts(&used);
-        let masked_somewhere: BTreeSet<&str> = parts.iter().flat_map(|part| part.masked.iter().copied()).collect();
+        let masked_somewhere: BTreeSet<&str> = parts.iter().flat_map(|part| part.masked.iter().chain(part.partly.keys()).copied()).collect();
         let mut plans = Vec::with_capacity(parts.len());
         for part in &parts {
             let elsewhere = masked_somewhere.difference(&part.masked).copied().collect();
