@@ -85,14 +85,13 @@ impl Program {
         let file = std::fs::File::create(&log).context(|| format!("cannot create {}", log.display()))?;
         let copy = file.try_clone().context(|| "cannot share a log file")?;
         let start = Instant::now();
-        let mut command = match niceness {
-            None => Command::new(&self.path),
-            Some(niceness) => {
-                let mut nice = Command::new("nice");
-                nice.args(["-n", &niceness.to_string()]).arg(&self.path);
-                nice
-            }
-        };
+        // As a service manager would start it: in a session of its own, for Linux shares processors among sessions (`autogroup`) before it looks at niceness.
+        let mut command = Command::new("setsid");
+        if let Some(niceness) = niceness {
+            let hold = "echo \"$0\" > /proc/self/autogroup 2>/dev/null; exec nice -n \"$0\" \"$@\"";
+            command.args(["sh", "-c", hold, &niceness.to_string()]);
+        }
+        command.arg(&self.path);
         let child = command
             .arg("--data")
             .arg(data)

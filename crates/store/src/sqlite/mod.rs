@@ -66,7 +66,7 @@ impl SqliteDb {
             .synchronous(SqliteSynchronous::Full)
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
             .pragma("journal_size_limit", (128 * 1024 * 1024).to_string());
-        let backfill = Backfill::new(pool(1).connect_lazy_with(options.clone()));
+        let backfill = Backfill::new(options.clone());
         let writer = pool(1).connect_with(options).await.map_err(StoreError::database("opening"))?;
         create::create(&writer, origin, now).await?;
         let readers = pool(4).connect_lazy_with(options_read(path));

@@ -35,7 +35,7 @@ impl Audit {
         match self {
             Self::None => "unaudited",
             Self::Replication { niceness: None } => "replication, full identity, context",
-            Self::Replication { .. } => "the same, Muniment at nice 19",
+            Self::Replication { .. } => "the same, Muniment held to the smallest share (nice 19)",
             Self::Queue => "trigger queue with images, context",
             Self::Versions => "supa_audit's manner",
             Self::Actions => "audit-trigger's manner",
@@ -89,7 +89,9 @@ impl Audited {
             audited.serve(bench)?;
             let mode = if audit == Audit::Queue { "queue" } else { "replication" };
             let url = audited.cluster.url();
-            let attach = ["attach", &url, "--name", "pg:bench", "--table", "app.*", "--snapshot", "none", "--mode", mode];
+            let key = audited.data.join("administrator.key").to_string_lossy().into_owned();
+            let attach =
+                ["attach", &url, "--name", "pg:bench", "--table", "app.*", "--snapshot", "none", "--mode", mode, "--key-file", &key];
             bench.program.run(&audited.data, &attach)?;
         }
         Ok(audited)

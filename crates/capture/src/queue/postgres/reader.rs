@@ -29,6 +29,8 @@ const WORTH_CLEARING: i64 = 256 << 10;
 const LOOKS: u32 = 60;
 /// Session lock of the one reader.
 const READER_LOCK: i64 = 0x6d75_6e69_6d65_6e74;
+/// Least time from the beginning of a wave to that of the next: each costs the audited server two small transactions and a plan.
+const WAVE: Duration = Duration::from_millis(50);
 /// Pauses while nothing happens, from the shortest to the longest.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
@@ -61,6 +63,12 @@ pub struct QueueSource {
     control: Option<PgConnection>,
     /// Connection with an open cursor over the rows of the wave at hand.
     cursor: Option<PgConnection>,
+    /// The same connection between two waves.
+    between: Option<PgConnection>,
+    /// When the wave at hand was begun.
+    begun: Option<Instant>,
+    /// Wave up to which everything is stored, if the database hasn't been told yet.
+    stored: Option<i64>,
     position: Position,
     /// Transaction of the last row handed out, if its wave isn't complete.
     transaction: Option<String>,
@@ -86,6 +94,9 @@ impl QueueSource {
             options,
             control: None,
             cursor: None,
+            between: None,
+            begun: None,
+            stored: None,
             position: Position::default(),
             transaction: None,
             rows: VecDeque::new(),
@@ -137,7 +148,10 @@ impl QueueSource {
 
     async fn open(&mut self, upto: i64) -> Result<()> {
         let doing = || CaptureError::database("opening a wave of the queue");
-        let mut connection = self.server.connect().await?;
+        let mut connection = match self.between.take() {
+            Some(connection) => connection,
+            None => self.server.connect().await?,
+        };
         let mut snapshots = Vec::new();
         for number in [upto - 1, upto] {
             let query = sqlx::query_scalar::<_, String>("SELECT upto::text FROM muniment.queue_wave WHERE number = $1").bind(number);
@@ -175,7 +189,7 @@ impl QueueSource {
         if self.exhausted {
             // The wave's transaction holds a snapshot and locks, which are in the way of emptying the queue.
             sqlx::raw_sql("COMMIT").execute(&mut connection).await.map_err(doing())?;
-            let _ = connection.close().await;
+            self.between = Some(connection);
         } else {
             self.cursor = Some(connection);
         }
@@ -256,9 +270,30 @@ impl QueueSource {
         let begun = begun || exists.bind(number + 1).fetch_one(&mut control).await.map_err(doing())?;
         self.control = Some(control);
         if begun {
+            self.begun = Some(Instant::now());
             self.open(number + 1).await?;
         }
         Ok(begun)
+    }
+
+    /// Tells the database up to where everything is stored, and empties what is: no more often than it is worth.
+    async fn settle(&mut self) -> Result<()> {
+        if self.cleared.is_some_and(|cleared| cleared.elapsed() < CLEAR) {
+            return Ok(());
+        }
+        let Some(wave) = self.stored else { return Ok(()) };
+        let mut control = self.control().await?;
+        let doing = CaptureError::database("confirming");
+        sqlx::query(include_str!("sql/confirm.sql")).bind(wave).execute(&mut control).await.map_err(doing)?;
+        // While a wave is read, its transaction is in the way of emptying the queue.
+        if self.position.within.is_none() {
+            self.looks = self.looks.wrapping_add(1);
+            self.clear(&mut control).await?;
+            self.stored = None;
+        }
+        self.cleared = Some(Instant::now());
+        self.control = Some(control);
+        Ok(())
     }
 
     /// Looks whether the triggers are all there, and takes in new tables. A change of what was found is a batch of its own.
@@ -313,7 +348,8 @@ impl QueueSource {
 impl Source for QueueSource {
     async fn start(&mut self, position: Option<&str>) -> Result<()> {
         self.position = position.map(Position::parse).transpose()?.unwrap_or_default();
-        (self.cursor, self.control, self.shapes, self.looked, self.transaction) = (None, None, None, None, None);
+        (self.cursor, self.between, self.control, self.stored) = (None, None, None, None);
+        (self.shapes, self.looked, self.transaction) = (None, None, None);
         self.rows.clear();
         self.exhausted = false;
         let mut control = self.control().await?;
@@ -342,6 +378,10 @@ impl Source for QueueSource {
             {
                 return Ok(batch);
             }
+            self.settle().await?;
+            if let Some(early) = self.begun.and_then(|begun| WAVE.checked_sub(begun.elapsed())) {
+                tokio::time::sleep(early).await;
+            }
             if !self.advance().await? {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -350,17 +390,8 @@ impl Source for QueueSource {
     }
 
     async fn confirm(&mut self, position: &str) -> Result<()> {
-        let position = Position::parse(position)?;
-        let doing = CaptureError::database("confirming");
-        let mut control = self.control().await?;
-        sqlx::query(include_str!("sql/confirm.sql")).bind(position.complete_wave()).execute(&mut control).await.map_err(doing)?;
-        if position.within.is_none() && self.cleared.is_none_or(|cleared| cleared.elapsed() >= CLEAR) {
-            self.looks = self.looks.wrapping_add(1);
-            self.clear(&mut control).await?;
-            self.cleared = Some(Instant::now());
-        }
-        self.control = Some(control);
-        Ok(())
+        self.stored = Some(Position::parse(position)?.complete_wave());
+        self.settle().await
     }
 }
 
