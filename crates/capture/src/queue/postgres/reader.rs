@@ -7,7 +7,8 @@ use super::shapes;
 use crate::error::{CaptureError, Result};
 use crate::finding::{Finding, FindingKind};
 use crate::postgres::Server;
-use crate::source::{Batch, Source};
+use crate::queue::polling::{Polled, Queue};
+use crate::source::Batch;
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
@@ -31,8 +32,6 @@ const LOOKS: u32 = 60;
 const READER_LOCK: i64 = 0x6d75_6e69_6d65_6e74;
 /// Least time from the beginning of a wave to that of the next: each costs the audited server two small transactions and a plan.
 const WAVE: Duration = Duration::from_millis(50);
-/// Pauses while nothing happens, from the shortest to the longest.
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// How a queue is read.
 #[derive(Clone, Debug)]
@@ -56,8 +55,11 @@ impl QueueOptions {
     }
 }
 
+/// `muniment.sys_audit_queue` of a PostgreSQL database as a source.
+pub type QueueSource = Polled<QueueReader>;
+
 /// Reads `muniment.sys_audit_queue` of a PostgreSQL database.
-pub struct QueueSource {
+pub struct QueueReader {
     server: Server,
     options: QueueOptions,
     control: Option<PgConnection>,
@@ -88,8 +90,13 @@ impl QueueSource {
     /// # Errors
     /// If the URL is none.
     pub fn new(url: &str, options: QueueOptions) -> Result<Self> {
-        let server = Server::parse(url)?;
-        Ok(Self {
+        Ok(Self::of(QueueReader::new(Server::parse(url)?, options)))
+    }
+}
+
+impl QueueReader {
+    fn new(server: Server, options: QueueOptions) -> Self {
+        Self {
             server,
             options,
             control: None,
@@ -107,10 +114,10 @@ impl QueueSource {
             looks: 0,
             bypassed: Vec::new(),
             gap: None,
-        })
+        }
     }
 
-    /// The connection beside the cursor. It is taken out while it is used, so that one whose use was broken off is not used again.
+    /// The connection beside the cursor. It is taken out while it is used, so that one whose use failed is not used again.
     async fn control(&mut self) -> Result<PgConnection> {
         if let Some(connection) = self.control.take() {
             return Ok(connection);
@@ -345,8 +352,12 @@ impl QueueSource {
 }
 
 #[async_trait]
-impl Source for QueueSource {
-    async fn start(&mut self, position: Option<&str>) -> Result<()> {
+impl Queue for QueueReader {
+    fn poll(&self) -> Duration {
+        self.options.poll
+    }
+
+    async fn begin(&mut self, position: Option<&str>) -> Result<()> {
         self.position = position.map(Position::parse).transpose()?.unwrap_or_default();
         (self.cursor, self.between, self.control, self.stored) = (None, None, None, None);
         (self.shapes, self.looked, self.transaction) = (None, None, None);
@@ -358,40 +369,36 @@ impl Source for QueueSource {
         Ok(())
     }
 
-    async fn next(&mut self) -> Result<Batch> {
+    async fn look(&mut self) -> Result<Option<Batch>> {
         if let Some(gap) = self.gap.take() {
             let mut findings = Vec::new();
             let (kind, resource) = (FindingKind::CaptureGap, self.options.name.as_str());
             Finding { kind, username: None, ip_address: None, user_agent: None, resource, reason: &gap, at: None }.write(&mut findings);
-            return Ok(self.finding_batch(findings));
+            return Ok(Some(self.finding_batch(findings)));
         }
-        let mut pause = self.options.poll;
-        loop {
-            if self.position.within.is_some() {
-                if self.cursor.is_none() && !self.exhausted {
-                    self.open(self.position.wave).await?;
-                }
-                return self.batch().await;
-            }
+        if self.position.within.is_none() {
             if self.looked.is_none_or(|looked| looked.elapsed() >= HEALTH)
                 && let Some(batch) = self.health().await?
             {
-                return Ok(batch);
+                return Ok(Some(batch));
             }
             self.settle().await?;
             if let Some(early) = self.begun.and_then(|begun| WAVE.checked_sub(begun.elapsed())) {
                 tokio::time::sleep(early).await;
             }
             if !self.advance().await? {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                return Ok(None);
             }
         }
+        if self.cursor.is_none() && !self.exhausted {
+            self.open(self.position.wave).await?;
+        }
+        self.batch().await.map(Some)
     }
 
-    async fn confirm(&mut self, position: &str) -> Result<()> {
+    fn stored(&mut self, position: &str) -> Result<()> {
         self.stored = Some(Position::parse(position)?.complete_wave());
-        self.settle().await
+        Ok(())
     }
 }
 

@@ -5,7 +5,8 @@ use super::lines::{Lines, QueueRow};
 use super::triggers::{TableDescription, named_statements};
 use crate::error::{CaptureError, Result};
 use crate::finding::{Finding, FindingKind};
-use crate::source::{Batch, Source};
+use crate::queue::polling::{Polled, Queue};
+use crate::source::Batch;
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
@@ -19,7 +20,6 @@ const BATCH_BYTES: usize = 8 << 20;
 const FETCH: usize = 100;
 /// How often what is stored is deleted from the queue: each time is a transaction in the audited file.
 const CLEAR: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// How a queue is read.
 #[derive(Clone, Debug)]
@@ -43,8 +43,11 @@ impl SqliteOptions {
     }
 }
 
+/// `muniment_audit_queue` of an SQLite file as a source.
+pub type SqliteQueueSource = Polled<SqliteReader>;
+
 /// Reads `muniment_audit_queue` of an SQLite file.
-pub struct SqliteQueueSource {
+pub struct SqliteReader {
     url: String,
     options: SqliteOptions,
     connection: Option<SqliteConnection>,
@@ -64,8 +67,14 @@ fn doing(text: &'static str) -> impl Fn(sqlx::Error) -> CaptureError {
 impl SqliteQueueSource {
     /// A source; it opens the file when it is started.
     pub fn new(url: impl Into<String>, options: SqliteOptions) -> Self {
+        Self::of(SqliteReader::new(url.into(), options))
+    }
+}
+
+impl SqliteReader {
+    fn new(url: String, options: SqliteOptions) -> Self {
         Self {
-            url: url.into(),
+            url,
             options,
             connection: None,
             position: 0,
@@ -77,7 +86,7 @@ impl SqliteQueueSource {
         }
     }
 
-    /// The connection, taken out while it is used, so that one whose use was broken off is not used again.
+    /// The connection, taken out while it is used, so that one whose use failed is not used again.
     async fn open(&mut self) -> Result<SqliteConnection> {
         match self.connection.take() {
             Some(connection) => Ok(connection),
@@ -222,8 +231,7 @@ impl SqliteQueueSource {
         Some(Batch { changes: Vec::new(), records: 0, findings, position })
     }
 
-    /// One look at the file.
-    async fn look(&mut self, connection: &mut SqliteConnection) -> Result<Option<Batch>> {
+    async fn look_with(&mut self, connection: &mut SqliteConnection) -> Result<Option<Batch>> {
         self.follow_schema(connection).await?;
         self.end_contexts(connection).await?;
         self.clear(connection).await?;
@@ -268,8 +276,12 @@ fn parse(position: &str) -> Result<i64> {
 }
 
 #[async_trait]
-impl Source for SqliteQueueSource {
-    async fn start(&mut self, position: Option<&str>) -> Result<()> {
+impl Queue for SqliteReader {
+    fn poll(&self) -> Duration {
+        self.options.poll
+    }
+
+    async fn begin(&mut self, position: Option<&str>) -> Result<()> {
         self.position = position.map(parse).transpose()?.unwrap_or_default();
         (self.connection, self.schema_version, self.stored) = (None, None, None);
         let mut connection = self.open().await?;
@@ -289,25 +301,15 @@ impl Source for SqliteQueueSource {
         Ok(())
     }
 
-    async fn next(&mut self) -> Result<Batch> {
-        let mut pause = self.options.poll;
-        loop {
-            let mut connection = self.open().await?;
-            let batch = self.look(&mut connection).await?;
-            self.connection = Some(connection);
-            if let Some(batch) = batch {
-                return Ok(batch);
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
+    async fn look(&mut self) -> Result<Option<Batch>> {
+        let mut connection = self.open().await?;
+        let batch = self.look_with(&mut connection).await?;
+        self.connection = Some(connection);
+        Ok(batch)
     }
 
-    async fn confirm(&mut self, position: &str) -> Result<()> {
+    fn stored(&mut self, position: &str) -> Result<()> {
         self.stored = Some(parse(position)?);
-        let mut connection = self.open().await?;
-        self.clear(&mut connection).await?;
-        self.connection = Some(connection);
         Ok(())
     }
 }
