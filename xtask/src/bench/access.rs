@@ -15,7 +15,7 @@ const EVENTS: u64 = 600_000;
 /// Time of a round of single events, and of small questions.
 const TIME: Duration = Duration::from_secs(8);
 /// Connections of small questions.
-const ASKING: usize = 8;
+const ASKING: usize = 64;
 /// A question that takes little but the way to it: what access costs shows most there.
 const QUESTION: &str = "SELECT id, table_name, operation FROM sys_audit_log WHERE id = 1";
 /// Keys against open.
@@ -48,7 +48,7 @@ pub fn access(bench: &Bench, report: &mut Report) -> Result<()> {
     };
     row("access: ingest over HTTP, 8 connections of 1,000 events", "events", |rates| rates.bulk);
     row("access: single events, 64 connections", "events", |rates| rates.single);
-    row("access: small questions in SQL over HTTP, 8 connections", "questions", |rates| rates.questions);
+    row("access: small questions in SQL over HTTP, 64 connections", "questions", |rates| rates.questions);
     Ok(())
 }
 
