@@ -156,12 +156,12 @@ fn sorted(text: &str) -> Vec<&str> {
     lines
 }
 
-/// A refusal without the number of the visible row that it names: which row fails first is chance.
+/// A refusal without the visible row, or the mask, that it names: which row fails first is chance.
 fn first_row_aside(text: &str) -> String {
     if !text.starts_with("refused") {
         return text.to_owned();
     }
-    text.split("open-").map(|part| part.trim_start_matches(|digit: char| digit.is_ascii_digit())).collect::<Vec<_>>().join("open-")
+    text.replace("***", "open-").split("open-").map(|part| part.trim_start_matches(|digit: char| digit.is_ascii_digit())).collect::<Vec<_>>().join("open-")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -191,9 +191,7 @@ async fn no_attempt_tells_two_logs_apart_that_differ_in_what_configuration_masks
     let more = attempts(CONFIGURED);
     let mut told_apart = 0;
     for attempt in attempts(ATTEMPTS).iter().chain(&more) {
-        let began = std::time::Instant::now();
         let (first, second) = (answer(&one, attempt).await, answer(&other, attempt).await);
-        if began.elapsed().as_secs() > 1 { eprintln!("SLOW {attempt} {:?} {first}", began.elapsed()); }
         // Which visible row fails first is chance, and its message shows what is visible of it.
         let both_refused = first.starts_with("refused") && second.starts_with("refused");
         assert!(both_refused || sorted(&first) == sorted(&second), "{attempt}\n{first}\n{second}");

@@ -9,6 +9,7 @@ WITH measured AS (
         is_threshold_exceeded
     FROM system_performance_log
     WHERE metric_name = $1
+      AND metric_value IS NOT NULL
       AND measured_at >= $3
       AND measured_at < $4
       AND ($5 IS NULL OR metric_category = $5)
