@@ -204,7 +204,8 @@ fn entry(text: &str) -> Result<Entry<'_>, String> {
     if field.iter().any(|part| part.is_empty() || *part == "*") {
         return Err("a part of the field's name is missing".to_owned());
     }
-    let tables: Vec<&'static Table> = muniment_model::tables().iter().copied().filter(|table| of == EVERY_TABLE || table.name == of).collect();
+    let tables: Vec<&'static Table> =
+        muniment_model::tables().iter().copied().filter(|table| of == EVERY_TABLE || table.name == of).collect();
     if tables.is_empty() {
         return Err(format!("there is no table {of}"));
     }

@@ -95,7 +95,7 @@ struct SetThreshold {
     #[arg(required_unless_present = "category")]
     metric: Option<String>,
     /// Only of this category
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, ignore_case = true)]
     category: Option<Category>,
     /// Only of this component
     #[arg(long, value_name = "NAME")]

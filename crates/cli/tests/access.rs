@@ -78,10 +78,14 @@ fn somebody_asks_to_see_what_is_masked_and_somebody_else_decides() {
     assert!(officer(&["approve", "1", "--note", "seen it"]).starts_with("Request 1 is approved; it is good until 2"));
     assert_eq!(officer(&["list", "--pending"]), "There is none.\n");
     let shown = viewer(&["show", "1"]);
-    assert!(shown.contains("state: approved\n") && shown.contains("decided by: officer\nd") && shown.contains("note: seen it\n"), "{shown}");
+    assert!(
+        shown.contains("state: approved\n") && shown.contains("decided by: officer\nd") && shown.contains("note: seen it\n"),
+        "{shown}"
+    );
     let key = std::fs::read_to_string(place.path("viewer.key")).unwrap();
     let history = |grant: Option<&str>| {
-        let request = ureq::get(format!("{}/api/v1/entities/case.hoso/1/history", server.url)).header("authorization", format!("Bearer {}", key.trim()));
+        let request = ureq::get(format!("{}/api/v1/entities/case.hoso/1/history", server.url))
+            .header("authorization", format!("Bearer {}", key.trim()));
         let request = grant.into_iter().fold(request, |request, grant| request.header("muniment-unmasking", grant));
         request.call().unwrap().body_mut().read_to_string().unwrap()
     };

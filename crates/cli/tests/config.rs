@@ -35,7 +35,11 @@ fn a_mask_that_means_nothing_is_refused_at_the_start() {
     for (masked, shown, expected) in [
         ("sys_audit_log.cmnd", "", "`access.masked`, from muniment.toml: `sys_audit_log.cmnd`: sys_audit_log has no column cmnd"),
         ("*.user_agent\", \"people.name", "", "`access.masked`, from muniment.toml: `people.name`: there is no table people"),
-        ("*.user_agent", "sys_audit_log.user_agent", "`access.shown`, from muniment.toml: `sys_audit_log.user_agent`: sys_audit_log.user_agent holds no documents"),
+        (
+            "*.user_agent",
+            "sys_audit_log.user_agent",
+            "`access.shown`, from muniment.toml: `sys_audit_log.user_agent`: sys_audit_log.user_agent holds no documents",
+        ),
     ] {
         let shown = if shown.is_empty() { String::new() } else { format!("shown = [\"{shown}\"]\n") };
         place.write("muniment.toml", &format!("[access]\nmasked = [\"{masked}\"]\n{shown}"));

@@ -116,7 +116,8 @@ fn views(role: Role) -> Views {
 /// What a viewer sees where documents are shown but for some fields, and reasons are masked.
 fn configured() -> Views {
     let list = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    let masked = list("sys_audit_log.change_reason *.new_values.name *.old_values.NAME *.new_values.address.street *.old_values.address.street");
+    let masked =
+        list("sys_audit_log.change_reason *.new_values.name *.old_values.NAME *.new_values.address.street *.old_values.address.street");
     let masking = Masking::new(&masked, &list("sys_audit_log.old_values sys_audit_log.new_values")).unwrap();
     Policy::load().unwrap().masking(masking).views(&Principal::with_roles("somebody", [Role::Viewer]))
 }
@@ -161,7 +162,11 @@ fn first_row_aside(text: &str) -> String {
     if !text.starts_with("refused") {
         return text.to_owned();
     }
-    text.replace("***", "open-").split("open-").map(|part| part.trim_start_matches(|digit: char| digit.is_ascii_digit())).collect::<Vec<_>>().join("open-")
+    text.replace("***", "open-")
+        .split("open-")
+        .map(|part| part.trim_start_matches(|digit: char| digit.is_ascii_digit()))
+        .collect::<Vec<_>>()
+        .join("open-")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -208,7 +213,11 @@ async fn no_attempt_tells_two_logs_apart_that_differ_in_what_configuration_masks
 async fn documents_are_shown_but_for_the_fields_that_configuration_masks() {
     let fixture = Fixture::configured("alpha", 41).await;
     let viewer = fixture.everything.seen_with(&configured()).unwrap();
-    let rows = answer(&viewer, "SELECT new_values AS new, change_reason AS why FROM sys_audit_log WHERE changed_at > '2026-01-01T12:00:00Z' ORDER BY id").await;
+    let rows = answer(
+        &viewer,
+        "SELECT new_values AS new, change_reason AS why FROM sys_audit_log WHERE changed_at > '2026-01-01T12:00:00Z' ORDER BY id",
+    )
+    .await;
     let shown = r#"{"new":"{\"id\":\"open-3\",\"name\":{\"$masked\":true},\"address\":{\"street\":{\"$masked\":true},\"city\":\"Hue\"}}","why":"***"}"#;
     let whole = r#"{"new":"\"***\"","why":"***"}"#;
     assert_eq!(rows.lines().collect::<Vec<_>>(), [shown, whole, shown, whole, whole]);
@@ -245,11 +254,14 @@ async fn documents_are_shown_but_for_the_fields_that_configuration_masks() {
 async fn every_column_that_may_be_masked_can_be() {
     let fixture = Fixture::new("alpha", 41).await;
     fixture.add_users().await;
-    let names = muniment_model::tables().iter().flat_map(|table| table.columns.iter().map(|column| format!("{}.{}", table.name, column.name)));
+    let names =
+        muniment_model::tables().iter().flat_map(|table| table.columns.iter().map(|column| format!("{}.{}", table.name, column.name)));
     let masked: Vec<String> = names.filter(|name| Masking::new(std::slice::from_ref(name), &[]).is_ok()).collect();
     let policy = Policy::load().unwrap().masking(Masking::new(&masked, &[]).unwrap());
     let viewer = fixture.everything.seen_with(&policy.views(&Principal::with_roles("somebody", [Role::Viewer]))).unwrap();
-    for table in ["sys_audit_log", "sys_audit_queue", "auth_audit_log", "security_audit_log", "users", "user_sessions", "rate_limit_violations"] {
+    for table in
+        ["sys_audit_log", "sys_audit_queue", "auth_audit_log", "security_audit_log", "users", "user_sessions", "rate_limit_violations"]
+    {
         let rows = answer(&viewer, &format!("SELECT * FROM {table} ORDER BY id")).await;
         assert!(!rows.starts_with("refused") && !rows.contains("alpha") && !rows.contains("lan"), "{table}: {rows}");
     }

@@ -136,11 +136,7 @@ pub(crate) struct Wanted {
 }
 
 /// Violations, newest first.
-pub(crate) async fn violations(
-    State(app): AppState,
-    reader: Reader,
-    Parameters(wanted): Parameters<Wanted>,
-) -> Result<Response, Refusal> {
+pub(crate) async fn violations(State(app): AppState, reader: Reader, Parameters(wanted): Parameters<Wanted>) -> Result<Response, Refusal> {
     reader.allow(Action::Read, Some(VIOLATIONS))?;
     let limit = wanted.limit.unwrap_or(LISTED);
     if !(1..=MOST_LISTED).contains(&limit) {

@@ -46,10 +46,7 @@ pub(crate) struct Wanted {
 }
 
 /// Measurements of a metric by buckets of time.
-pub(crate) async fn buckets(
-    reader: Reader,
-    Parameters(wanted): Parameters<Wanted>,
-) -> Result<Response, Refusal> {
+pub(crate) async fn buckets(reader: Reader, Parameters(wanted): Parameters<Wanted>) -> Result<Response, Refusal> {
     reader.allow(Action::Read, Some(LOG))?;
     let wrong = |name: &str, reason: &str| Refusal::new(Code::InvalidParameter, format!("{name}: {reason}"));
     let time = |name: &str, value: &Option<String>| match value {

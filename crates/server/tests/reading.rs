@@ -255,7 +255,15 @@ async fn p9_lists_say_how_many_rows_they_gave() {
     assert_eq!(session.status, 201, "{}", session.text());
     let limit = r#"{"name":"api","endpoint":"/api/*","counted_by":"USER","limit_threshold":5,"time_window_seconds":60}"#;
     let limit = watched.ask(&administrator, "POST", "/api/v1/limits", &[], limit).await;
-    let put = watched.ask(&administrator, "PUT", "/api/v1/limits/api", &[], r#"{"endpoint":"/api/*","counted_by":"USER","limit_threshold":5,"time_window_seconds":60}"#).await;
+    let put = watched
+        .ask(
+            &administrator,
+            "PUT",
+            "/api/v1/limits/api",
+            &[],
+            r#"{"endpoint":"/api/*","counted_by":"USER","limit_threshold":5,"time_window_seconds":60}"#,
+        )
+        .await;
     let limits = u64::from(limit.status < 300 || put.status < 300);
     let doors = [
         ("/api/v1/users", 3),

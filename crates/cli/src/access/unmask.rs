@@ -98,9 +98,8 @@ pub async fn run(config: Config, options: Unmask) -> Result<ExitCode> {
     logging::start(&config, "warn")?;
     let url = options.server.or_else(|| data_folder::running_server(config.data()));
     let url = url.ok_or_else(|| CliError::Usage("no server runs on the data folder; --server names one".to_owned()))?;
-    let ask = |method: &str, path: &str, body: Option<Value>| {
-        tokio::task::block_in_place(|| Client::new(&url).ask(method, path, body.as_ref()))
-    };
+    let ask =
+        |method: &str, path: &str, body: Option<Value>| tokio::task::block_in_place(|| Client::new(&url).ask(method, path, body.as_ref()));
     let decide = |decision: &Decision, word: &str| {
         let body = decision.note.as_ref().map_or_else(|| json!({}), |note| json!({ "note": note }));
         ask("POST", &format!("/api/v1/unmasking/{}/{word}", decision.id), Some(body))
@@ -167,10 +166,9 @@ fn shown(command: &UnmaskCommand, answer: &Value) -> String {
         UnmaskCommand::Request(_) if state == "pending" => {
             format!("Request {id} waits for somebody to approve it; then it is good until {}.\n", instant(&answer["expires_at"]))
         }
-        UnmaskCommand::Request(_) => format!(
-            "Grant {id} is good until {}. Use it with the header `Muniment-Unmasking: {id}`.\n",
-            instant(&answer["expires_at"])
-        ),
+        UnmaskCommand::Request(_) => {
+            format!("Grant {id} is good until {}. Use it with the header `Muniment-Unmasking: {id}`.\n", instant(&answer["expires_at"]))
+        }
         UnmaskCommand::Approve(_) => format!("Request {id} is {state}; it is good until {}.\n", instant(&answer["expires_at"])),
         UnmaskCommand::Refuse(_) | UnmaskCommand::End(_) => format!("Request {id} is {state}.\n"),
     }

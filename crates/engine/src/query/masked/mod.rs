@@ -59,7 +59,8 @@ impl MaskedTable {
     fn parts(&self, used: &BTreeSet<&str>) -> Vec<Part<'_>> {
         let of = |columns: &BTreeSet<&'static str>| columns.iter().copied().filter(|name| used.contains(name)).collect::<BTreeSet<&str>>();
         let (always, confidential) = (of(&self.mask.columns), of(&self.mask.confidential));
-        let partly: BTreeMap<&str, _> = self.mask.fields.iter().map(|(name, fields)| (*name, fields)).filter(|(name, _)| used.contains(name)).collect();
+        let partly: BTreeMap<&str, _> =
+            self.mask.fields.iter().map(|(name, fields)| (*name, fields)).filter(|(name, _)| used.contains(name)).collect();
         let (level, nothing) = (|| col("compliance_level"), BTreeMap::new);
         let ordinary = (!confidential.is_empty()).then(|| level().lt(lit(CONFIDENTIAL)));
         let mut parts = Vec::with_capacity(4);
@@ -209,7 +210,8 @@ impl TableProvider for MaskedTable {
         let of_filters: Vec<String> = filters.iter().flat_map(Expr::column_refs).map(|column| column.name().to_owned()).collect();
         let used = wanted.fields().iter().map(|field| field.name().as_str()).chain(of_filters.iter().map(String::as_str)).collect();
         let parts = self.parts(&used);
-        let masked_somewhere: BTreeSet<&str> = parts.iter().flat_map(|part| part.masked.iter().chain(part.partly.keys()).copied()).collect();
+        let masked_somewhere: BTreeSet<&str> =
+            parts.iter().flat_map(|part| part.masked.iter().chain(part.partly.keys()).copied()).collect();
         let mut plans = Vec::with_capacity(parts.len());
         for part in &parts {
             let elsewhere = masked_somewhere.difference(&part.masked).copied().collect();
