@@ -5,8 +5,10 @@ SELECT t.last_id, q.id, q.transaction_id::text AS transaction_id, (extract(epoch
     CASE WHEN octet_length(q.old_row::text) > 33554432 THEN muniment.queue_omitted(q.old_row) ELSE q.old_row::text END AS old_row,
     CASE WHEN octet_length(q.new_row::text) > 33554432 THEN muniment.queue_omitted(q.new_row) ELSE q.new_row::text END AS new_row,
     q.masked_changes, q.context, q.session_user_name::text AS session_user_name, q.application_name, host(q.client_address) AS client_address,
-    EXISTS (SELECT FROM muniment.sys_audit_queue_dead d WHERE d.id = q.id) AS is_dead,
-    (SELECT f.last_error FROM muniment.queue_failure f WHERE f.id = q.id) AS last_error
+    q.id = ANY (ARRAY(SELECT d.id FROM muniment.sys_audit_queue_dead d)) AS is_dead,
+    CASE WHEN q.id = ANY (ARRAY(SELECT d.id FROM muniment.sys_audit_queue_dead d)) THEN
+        (SELECT f.last_error FROM muniment.queue_failure f WHERE f.id = q.id)
+    END AS last_error
 FROM (
     SELECT r.transaction_id, max(r.id) AS last_id
     FROM (

@@ -1,26 +1,19 @@
 -- Writes a changed row to the queue. It names no column, so that no ALTER TABLE can make the application's writes fail; and since it runs with the rights of its owner
 -- and without a search path of its own, which would cost more than all the rest, every name and operator in it is qualified.
+-- What an operation doesn't have, OLD of an INSERT and NEW of a DELETE, is null.
 CREATE OR REPLACE FUNCTION muniment.queue_row() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 AS $$
 DECLARE
     number pg_catalog.int8 := pg_catalog.nextval('muniment.queue_id');
-    image_before pg_catalog.json;
-    image_after pg_catalog.json;
 BEGIN
-    IF TG_OP OPERATOR(pg_catalog.<>) 'INSERT' THEN
-        image_before := pg_catalog.row_to_json(OLD);
-    END IF;
-    IF TG_OP OPERATOR(pg_catalog.<>) 'DELETE' THEN
-        image_after := pg_catalog.row_to_json(NEW);
-    END IF;
     IF (number OPERATOR(pg_catalog.&) 65536) OPERATOR(pg_catalog.=) 0 THEN
         INSERT INTO muniment.sys_audit_queue_0 VALUES (number, pg_catalog.pg_current_xact_id(), pg_catalog.clock_timestamp(), TG_ARGV[0], TG_OP,
-            image_before, image_after, NULL, pg_catalog.current_setting('muniment.context', true),
+            pg_catalog.row_to_json(OLD), pg_catalog.row_to_json(NEW), NULL, pg_catalog.current_setting('muniment.context', true),
             session_user, pg_catalog.current_setting('application_name'), pg_catalog.inet_client_addr());
     ELSE
         INSERT INTO muniment.sys_audit_queue_1 VALUES (number, pg_catalog.pg_current_xact_id(), pg_catalog.clock_timestamp(), TG_ARGV[0], TG_OP,
-            image_before, image_after, NULL, pg_catalog.current_setting('muniment.context', true),
+            pg_catalog.row_to_json(OLD), pg_catalog.row_to_json(NEW), NULL, pg_catalog.current_setting('muniment.context', true),
             session_user, pg_catalog.current_setting('application_name'), pg_catalog.inet_client_addr());
     END IF;
     RETURN NULL;
