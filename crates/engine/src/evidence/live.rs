@@ -1,6 +1,7 @@
 //! Verification of a live store: the meta-log and the hot batches in the commit database, the Parquet files, and what the catalog says of both.
 
-use super::bundle::{file_finding, regular};
+use super::bundle::regular;
+use super::files::{self, Whole};
 use super::join::Join;
 use super::parquet::RecordFile;
 use super::records::{RunChecker, Salts, StreamCheck};
@@ -91,7 +92,7 @@ struct LiveVerifier<'a> {
     loaded: &'a Loaded,
 }
 
-impl LiveVerifier<'_> {
+impl<'a> LiveVerifier<'a> {
     fn run(&self, key: &VerifierKey, options: &VerifyOptions, workers: &mut Workers, outcome: &mut Outcome) -> Result<()> {
         let ledger = match self.read_ledger(key, options, outcome)? {
             Ok(ledger) => ledger,
@@ -106,11 +107,14 @@ impl LiveVerifier<'_> {
         }
         workers.start(self.loaded.streams.iter().map(|row| row.size).sum());
         // What a file's hash is compared with counts only if everything else holds, but is found meanwhile: nobody waits for the largest file.
-        let check = |file: &FileRow| {
-            let path = self.store.objects().local_path(&file.path);
-            file_finding(&path, &file.path, file.bytes, &file.sha256, &file.extent.stream)
+        let whole = |file: &'a FileRow| Whole {
+            path: self.store.objects().local_path(&file.path),
+            name: &file.path,
+            stream: &file.extent.stream,
+            bytes: file.bytes,
+            sha256: &file.sha256,
         };
-        let (findings, files) = workers.map_beside(self.loaded.files.iter().collect(), check, || {
+        let (findings, files) = workers.map_beside(files::pairs(self.loaded.files.iter().map(whole)), files::check, || {
             let mut findings = Vec::new();
             for row in &self.loaded.streams {
                 findings.extend(self.check_stream(row, &ledger, workers, outcome)?);
@@ -121,7 +125,7 @@ impl LiveVerifier<'_> {
         findings.sort_by_key(|(step, _)| *step);
         outcome.findings.extend(findings.into_iter().map(|(_, finding)| finding));
         if outcome.findings.is_empty() {
-            outcome.findings = files.into_iter().flatten().collect();
+            outcome.findings = files::in_order(files);
         }
         Ok(())
     }

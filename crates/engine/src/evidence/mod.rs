@@ -6,6 +6,7 @@
 
 mod bundle;
 mod export;
+mod files;
 mod join;
 mod live;
 mod ndjson;
