@@ -32,7 +32,7 @@ const IDLE: Duration = Duration::from_secs(1);
 /// Least time between two looks.
 const SPACING: Duration = Duration::from_millis(20);
 /// How long a question is waited for.
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How long looks stay frequent after a question.
 const BUSY_FOR: Duration = Duration::from_secs(2);
 /// Looks that are kept.
@@ -153,7 +153,7 @@ impl Activity {
         Self { seen, wanted, task }
     }
 
-    /// Who made a transaction. Waits at most 250 ms for the next look.
+    /// Who made a transaction. Waits at most a second for the next look.
     pub async fn identify(&mut self, xid: u32, commit_time: i64) -> Sighting {
         let deadline = Instant::now() + PATIENCE;
         loop {

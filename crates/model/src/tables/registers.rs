@@ -49,6 +49,9 @@ pub(super) static USERS: Table = Table {
     doc: "People and service accounts that records refer to. The seeds refer to this table and don't define it.",
 };
 
+/// What stands for the queue's indexes.
+const IN_ORDER: &str = "the queue's own order: its lines leave within moments, so there are few";
+
 /// Changes waiting to be captured.
 pub(super) static SYS_AUDIT_QUEUE: Table = Table {
     name: "sys_audit_queue",
@@ -68,13 +71,13 @@ pub(super) static SYS_AUDIT_QUEUE: Table = Table {
     ],
     ledger_columns: &[],
     indexes: &[
-        index("ix_queue_unprocessed", &["is_processed", "queued_at"], "IX_Queue_Unprocessed"),
-        index("ix_queue_table", &["table_name", "queued_at DESC"], "IX_Queue_Table"),
-        index("ix_queue_processing", &["processing_attempts", "queued_at"], "IX_Queue_Processing"),
+        Index { stands_for: IN_ORDER, ..index("ix_queue_unprocessed", &["is_processed", "queued_at"], "IX_Queue_Unprocessed") },
+        Index { stands_for: IN_ORDER, ..index("ix_queue_table", &["table_name", "queued_at DESC"], "IX_Queue_Table") },
+        Index { stands_for: IN_ORDER, ..index("ix_queue_processing", &["processing_attempts", "queued_at"], "IX_Queue_Processing") },
     ],
     foreign_keys: &[],
     checks: &[],
-    doc: "Triggers put a line here for each change; capture takes it from here into `sys_audit_log`.",
+    doc: "Triggers put a line here for each change; capture takes it from here into `sys_audit_log`. In the commit database this is a view of the queue that the triggers of the registers write, `muniment_audit_queue`; an audited PostgreSQL database has its own, `muniment.sys_audit_queue`.",
 };
 
 /// Findings of detection.
