@@ -163,7 +163,7 @@ GROUP BY table_name, operation ORDER BY table_name, operation
 YEAR_QUERY = """
 SELECT CAST(month AS VARCHAR), table_name, changes FROM (
     SELECT date_trunc('month', changed_at) AS month, table_name, count(*) AS changes
-    FROM {source} GROUP BY 1, 2 ORDER BY 1, 2
+    FROM {source} WHERE table_name NOT LIKE 'muniment.%' GROUP BY 1, 2 ORDER BY 1, 2
 )
 """
 
