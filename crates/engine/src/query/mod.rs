@@ -74,12 +74,12 @@ impl QueryEngine {
     }
 
     /// An engine over the same store for the product's own work: it may take as long and return as many rows as it needs, and sorts what doesn't fit in
-    /// memory on disk.
+    /// memory on disk. One partition: each further one would have a share of the memory of its own, too small to sort in.
     ///
     /// # Errors
     /// As [`QueryEngine::new`].
     pub(crate) fn for_bulk_work(&self) -> Result<Self> {
-        let limits = QueryLimits { time: BULK_TIME, rows: u64::MAX, ..self.limits };
+        let limits = QueryLimits { time: BULK_TIME, rows: u64::MAX, partitions: 1, ..self.limits };
         Self::with_spilling(self.store.clone(), limits, true)
     }
 
@@ -181,6 +181,7 @@ impl QueryEngine {
     fn told(&self, error: EngineError) -> EngineError {
         match error {
             EngineError::Query(error) if matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) => {
+                tracing::info!(error = error.as_ref() as &dyn std::error::Error, "a query was stopped at its limit of memory");
                 EngineError::QueryLimit(format!("it needs more than {} bytes of memory", self.limits.memory_bytes))
             }
             error => error,

@@ -4,10 +4,12 @@ use crate::error::Result;
 use crate::history::{LogRow, RowDocument};
 use crate::query::{QueryEngine, QueryStream};
 use arrow_array::RecordBatch;
+use arrow_schema::{DataType, Schema};
 use datafusion::common::ScalarValue;
 use futures::TryStreamExt;
 use muniment_capture::live::LiveTable;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// A row.
 #[derive(Debug)]
@@ -39,6 +41,17 @@ pub(super) struct LogRows<'a> {
     ready: VecDeque<LoggedRow>,
 }
 
+/// Columns that are asked for.
+const COLUMNS: [&str; 5] = ["primary_key", "operation", "new_values", "transaction_id", "source_position"];
+
+/// A batch of texts in the form that rows are read in.
+fn with_views(batch: &RecordBatch) -> Result<RecordBatch> {
+    let columns =
+        batch.columns().iter().map(|column| arrow_cast::cast(column, &DataType::Utf8View)).collect::<std::result::Result<_, _>>()?;
+    let fields: Vec<_> = batch.schema().fields().iter().map(|field| field.as_ref().clone().with_data_type(DataType::Utf8View)).collect();
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
 fn text(value: &str) -> ScalarValue {
     ScalarValue::Utf8View(Some(value.to_owned()))
 }
@@ -63,9 +76,12 @@ impl<'a> LogRows<'a> {
                 }
             }
         }
+        // Sorting mixes rows of all batches. Texts that are views would keep whole batches in memory; these are copied.
+        let copied = COLUMNS.map(|name| format!("arrow_cast({name}, 'Utf8') AS {name}")).join(", ");
         let sql = format!(
-            "SELECT primary_key, operation, new_values, transaction_id, source_position FROM audit.sys_audit_log WHERE {conditions} \
-             ORDER BY primary_key, recorded_at, stream_index"
+            "SELECT {} FROM (SELECT {copied}, recorded_at, stream_index FROM audit.sys_audit_log WHERE {conditions}) \
+             ORDER BY primary_key, recorded_at, stream_index",
+            COLUMNS.join(", ")
         );
         let changes = query.sql(&sql, parameters).await?;
         Ok(Self { changes, includes, has_key: table.has_key, current: None, ready: VecDeque::new() })
@@ -88,7 +104,7 @@ impl<'a> LogRows<'a> {
     }
 
     fn take(&mut self, batch: &RecordBatch) -> Result<()> {
-        for row in LogRow::all(batch) {
+        for row in LogRow::all(&with_views(batch)?) {
             let (key, operation) = (row.required("primary_key")?, row.required("operation")?);
             // A baseline's rows are older than the instant, whatever they name as their position.
             if operation != "SNAPSHOT" && !(self.includes)(row.text("transaction_id")?, row.text("source_position")?) {
