@@ -7,6 +7,7 @@ mod support;
 use captured::{Audited, SOURCE};
 use muniment_testkit::PostgresOptions;
 use serde_json::{Value, json};
+use support::ServerProcess;
 
 const TABLES: &str = r#"
     CREATE TABLE t (id int PRIMARY KEY, n numeric, secret text, name text, flag bool, doc jsonb, double int GENERATED ALWAYS AS (id * 2) STORED);
@@ -92,4 +93,22 @@ async fn replication_is_complete_or_the_differences_are_listed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_queue_is_complete_or_the_differences_are_listed() {
     check("queue").await;
+}
+
+/// The changes of a table come in no order of its keys, and are more than a query may keep in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_larger_than_memory_is_sorted_on_disk() {
+    let mut audited = Audited::start(&PostgresOptions::default()).await;
+    let data = audited.muniment.data.clone();
+    audited.muniment.kill();
+    audited.muniment = ServerProcess::start(&data, &[("MUNIMENT_QUERY__MEMORY", "24MiB")]);
+    audited.sql("CREATE TABLE t (id int PRIMARY KEY, n int, filler text)").await;
+    audited.attach(&["--table", "public.t"]);
+    for first in 0..4 {
+        audited.sql(&format!("INSERT INTO t SELECT i * 4 + {first}, 0, repeat('x', 200) || i FROM generate_series(1, 15000) i")).await;
+    }
+    audited.sql("UPDATE t SET n = n + 1").await;
+    audited.caught_up().await;
+    let (code, found) = outcome(&audited, &["--table", "public.t"]);
+    assert_eq!((code, &found["total"], &found["tables"][0]["live_rows"]), (0, &json!(0), &json!(60_000)), "{found:#}");
 }
