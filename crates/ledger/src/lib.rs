@@ -14,7 +14,6 @@ mod payload;
 pub mod proof;
 mod record;
 mod sha256;
-mod stream_hash;
 mod tree;
 pub mod verify;
 
@@ -22,7 +21,6 @@ pub use error::Error;
 pub use path::{NodeSource, consistency_path, inclusion_path, verify_consistency, verify_inclusion};
 pub use payload::{MAX_PAYLOAD_BYTES, MAX_PAYLOAD_FIELDS, Value, decode_payload};
 pub use record::{Header, PartitionKey, Salt, StreamId, chain, leaf_hashes, payload_hash, payload_hashes};
-pub use stream_hash::hash_streams;
 pub use tree::{Frontier, Node, compact_range, leaf_hash, node_hash, root_of_nodes};
 
 /// A SHA-256 hash.

@@ -1,6 +1,5 @@
 //! Verification of an exported bundle: format §3.1, step by step. Nothing in the folder is trusted.
 
-use super::files::{self, Whole};
 use super::join::Join;
 use super::ndjson::LineReader;
 use super::parquet::RecordFile;
@@ -14,6 +13,7 @@ use muniment_ledger::bundle::{
 };
 use muniment_ledger::verify::{Checkpoints, Extent, Finding, Ledger, MetaVerifier, NamedNote, Outcome, Reason, Verdict};
 use muniment_model::Table;
+use muniment_store::parquet_file::hash_file;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
@@ -66,7 +66,7 @@ struct BundleVerifier<'a> {
     scope: Scope,
 }
 
-impl<'b> BundleVerifier<'b> {
+impl BundleVerifier<'_> {
     fn run(&self, options: &VerifyOptions, outcome: &mut Outcome) -> Result<()> {
         let Some(trusted) = &options.trusted else { return Ok(()) };
         let ledger = self.checkpoints(&options.published).and_then(|checkpoints| {
@@ -90,16 +90,11 @@ impl<'b> BundleVerifier<'b> {
         }
         let mut workers = Workers::new(options.threads, options.progress.clone())?;
         workers.start(self.manifest.streams.iter().map(|stream| stream.end - stream.first).sum());
-        let listed = self.manifest.streams.iter().flat_map(|stream| stream.files.iter().map(|file| (stream.stream.as_str(), file)));
-        let whole = |(stream, file): (_, &'b ListedFile)| Whole {
-            path: self.folder.join(&file.path),
-            name: &file.path,
-            stream,
-            bytes: file.bytes,
-            sha256: &file.sha256,
-        };
+        let files = self.manifest.streams.iter().flat_map(|stream| stream.files.iter().map(|file| (stream.stream.as_str(), file)));
+        let check =
+            |(stream, file): (&str, &ListedFile)| file_finding(&self.folder.join(&file.path), &file.path, file.bytes, &file.sha256, stream);
         // Step 8 counts only if everything else holds, but is done meanwhile.
-        let (findings, files) = workers.map_beside(files::pairs(listed.map(whole)), files::check, || {
+        let (findings, files) = workers.map_beside(files.collect(), check, || {
             let mut findings = Vec::new();
             for stream in &self.manifest.streams {
                 findings.extend(self.check_stream(stream, &ledger, &workers, outcome)?);
@@ -110,7 +105,7 @@ impl<'b> BundleVerifier<'b> {
         findings.sort_by_key(|(step, _)| *step);
         outcome.findings.extend(findings.into_iter().map(|(_, finding)| finding));
         if outcome.findings.is_empty() {
-            outcome.findings = files::in_order(files);
+            outcome.findings = files.into_iter().flatten().collect();
         }
         Ok(())
     }
@@ -224,6 +219,17 @@ impl<'b> BundleVerifier<'b> {
                 workers.join_all(lines, |lines| done(lines.check(check, &schema)), join)
             }
         }
+    }
+}
+
+/// Compares a file's length and SHA-256.
+pub(super) fn file_finding(path: &Path, name: &str, bytes: u64, sha256: &[u8; 32], stream: &str) -> Option<Finding> {
+    let finding = |verdict, reason| Some(Finding::new(verdict, reason).stream(stream).file(name));
+    match hash_file(path) {
+        Err(error) => finding(Verdict::Malformed, Reason::Unreadable(super::nodes::with_sources(&error))),
+        Ok((_, found)) if found != bytes => finding(Verdict::Altered, Reason::FileSize { found, expected: bytes }),
+        Ok((hash, _)) if hash != *sha256 => finding(Verdict::Altered, Reason::FileHash),
+        Ok(_) => None,
     }
 }
 

@@ -1,7 +1,6 @@
 //! Verification of a live store: the meta-log and the hot batches in the commit database, the Parquet files, and what the catalog says of both.
 
-use super::bundle::regular;
-use super::files::{self, Whole};
+use super::bundle::{file_finding, regular};
 use super::join::Join;
 use super::parquet::RecordFile;
 use super::records::{RunChecker, Salts, StreamCheck};
@@ -92,7 +91,7 @@ struct LiveVerifier<'a> {
     loaded: &'a Loaded,
 }
 
-impl<'a> LiveVerifier<'a> {
+impl LiveVerifier<'_> {
     fn run(&self, key: &VerifierKey, options: &VerifyOptions, workers: &mut Workers, outcome: &mut Outcome) -> Result<()> {
         let ledger = match self.read_ledger(key, options, outcome)? {
             Ok(ledger) => ledger,
@@ -107,14 +106,11 @@ impl<'a> LiveVerifier<'a> {
         }
         workers.start(self.loaded.streams.iter().map(|row| row.size).sum());
         // What a file's hash is compared with counts only if everything else holds, but is found meanwhile: nobody waits for the largest file.
-        let whole = |file: &'a FileRow| Whole {
-            path: self.store.objects().local_path(&file.path),
-            name: &file.path,
-            stream: &file.extent.stream,
-            bytes: file.bytes,
-            sha256: &file.sha256,
+        let check = |file: &FileRow| {
+            let path = self.store.objects().local_path(&file.path);
+            file_finding(&path, &file.path, file.bytes, &file.sha256, &file.extent.stream)
         };
-        let (findings, files) = workers.map_beside(files::pairs(self.loaded.files.iter().map(whole)), files::check, || {
+        let (findings, files) = workers.map_beside(self.loaded.files.iter().collect(), check, || {
             let mut findings = Vec::new();
             for row in &self.loaded.streams {
                 findings.extend(self.check_stream(row, &ledger, workers, outcome)?);
@@ -125,7 +121,7 @@ impl<'a> LiveVerifier<'a> {
         findings.sort_by_key(|(step, _)| *step);
         outcome.findings.extend(findings.into_iter().map(|(_, finding)| finding));
         if outcome.findings.is_empty() {
-            outcome.findings = files::in_order(files);
+            outcome.findings = files.into_iter().flatten().collect();
         }
         Ok(())
     }

@@ -6,7 +6,6 @@
 
 mod bundle;
 mod export;
-mod files;
 mod join;
 mod live;
 mod ndjson;
