@@ -2,13 +2,10 @@
 
 use crate::MASK;
 use crate::view::{ALWAYS_SEEN, added_columns};
-use muniment_model::{Table, Type};
-use serde::Deserializer;
-use serde::de::{MapAccess, Visitor};
+use muniment_model::{Table, Type, members};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 
 /// What stands for a masked field of a document that is shown otherwise. It is no value that a row of a table could have, so that nobody takes it for one.
@@ -54,7 +51,7 @@ fn masked(value: &str, paths: &[&[String]], depth: usize) -> Option<String> {
     let first = value.as_bytes().trim_ascii_start().first();
     match first {
         Some(b'{' | b'[') if depth >= MAX_DEPTH => whole(),
-        Some(b'{') => match entries(value) {
+        Some(b'{') => match members(value) {
             Ok(entries) => masked_object(&entries, paths, depth),
             Err(_) => whole(),
         },
@@ -90,30 +87,6 @@ fn masked_array(elements: &[&RawValue], paths: &[&[String]], depth: usize) -> Op
         let values = elements.iter().zip(&found).map(|(value, masked)| masked.as_deref().unwrap_or(value.get()));
         format!("[{}]", values.collect::<Vec<_>>().join(","))
     })
-}
-
-/// The fields of an object, also repeated ones.
-fn entries(object: &str) -> Result<Vec<(String, &RawValue)>, serde_json::Error> {
-    struct Entries;
-    impl<'de> Visitor<'de> for Entries {
-        type Value = Vec<(String, &'de RawValue)>;
-
-        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            formatter.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut entries = Vec::new();
-            while let Some(entry) = map.next_entry()? {
-                entries.push(entry);
-            }
-            Ok(entries)
-        }
-    }
-    let mut parser = serde_json::Deserializer::from_str(object);
-    let entries = parser.deserialize_map(Entries)?;
-    parser.end()?;
-    Ok(entries)
 }
 
 /// What the configuration says of masks: for whoever reads *masked*, not for those who read in clear.

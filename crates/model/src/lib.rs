@@ -5,6 +5,7 @@
 //! page follow from it. This crate does no input or output: the clock and the random numbers are arguments.
 
 mod markdown;
+mod members;
 mod openapi;
 mod parse;
 mod payload;
@@ -13,6 +14,7 @@ mod table;
 mod tables;
 
 pub use markdown::schema_markdown;
+pub use members::members;
 pub use openapi::{openapi, record_schema, stored_record_schema};
 pub use parse::{ClassBatch, Format, Limits, LineError, MAX_BODY_BYTES, ParseOptions, Parsed, Rejection, parse};
 pub use payload::{EncodeError, PayloadEncoder};

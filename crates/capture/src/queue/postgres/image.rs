@@ -5,7 +5,7 @@ use super::time;
 use crate::change::key_text;
 use crate::error::{CaptureError, Result};
 use crate::row::{RowColumn, Value, ValueKind, row_json};
-use serde::de::{MapAccess, Visitor};
+use muniment_model::members;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -76,8 +76,7 @@ pub(super) struct Image {
 impl Image {
     /// Reads what a trigger has stored. Columns that the table no longer has keep the form that their JSON has.
     pub fn parse(shape: &Shape, text: &str) -> Result<Self> {
-        let Members(members) =
-            serde_json::from_str(text).map_err(|error| CaptureError::Malformed(format!("an image is not valid: {error}")))?;
+        let members = members(text).map_err(|error| CaptureError::Malformed(format!("an image is not valid: {error}")))?;
         let mut image = Self::default();
         for (name, raw) in members {
             let at = shape.by_name.get(&name).copied();
@@ -204,8 +203,7 @@ fn array_text(element: &Form, raw: &str, level: usize, out: &mut String) -> Resu
 
 /// `(1,"a b",)`
 fn record_text(fields: &[Form], raw: &str, level: usize) -> Result<String> {
-    let Members(members) =
-        serde_json::from_str(raw).map_err(|error| CaptureError::Malformed(format!("a composite is not valid: {error}")))?;
+    let members = members(raw).map_err(|error| CaptureError::Malformed(format!("a composite is not valid: {error}")))?;
     let mut out = String::from("(");
     for (index, (_, item)) in members.into_iter().enumerate() {
         if index > 0 {
@@ -286,38 +284,6 @@ fn bytea(text: &str) -> String {
         at += length;
     }
     out
-}
-
-/// The members of an object in their order.
-///
-/// # Errors
-/// If the text is no object.
-pub(in crate::queue) fn members(text: &str) -> serde_json::Result<Vec<(String, &RawValue)>> {
-    serde_json::from_str::<Members<'_>>(text).map(|members| members.0)
-}
-
-struct Members<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de: 'a, 'a> serde::Deserialize<'de> for Members<'a> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = Members<'de>;
-
-            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry::<String, &'de RawValue>()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(InOrder)
-    }
 }
 
 #[cfg(test)]

@@ -14,5 +14,4 @@ mod shapes;
 mod time;
 
 pub use attach::{apply, detach, plan};
-pub(in crate::queue) use image::members;
 pub use reader::{DeadLetter, QueueOptions, QueueSource, dead_letters};
