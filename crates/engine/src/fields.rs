@@ -93,7 +93,7 @@ pub(crate) fn to_json(table: &'static Table, row: &RegisterRow) -> Json {
 
 fn shown(column: &Column, value: &Value) -> Json {
     match (column.ty, value) {
-        (_, Value::Null) => Json::Null,
+        (_, Value::Null | Value::Made(_)) => Json::Null,
         (Type::Timestamp, Value::Int(micros)) => json!(time(*micros)),
         (_, Value::Int(number)) => json!(number),
         (_, Value::Bool(value)) => json!(value),

@@ -13,6 +13,8 @@ pub enum Value {
     Bool(bool),
     /// Text, JSON, an address, a UUID or a hash.
     Text(String),
+    /// What is written only: the `id` of the row that this change of the same request, counted from 0, has made.
+    Made(usize),
 }
 
 impl From<i64> for Value {

@@ -171,11 +171,7 @@ impl Engine {
                 return Err(EngineError::Refused(format!("investigation {} of it is open", open.id())));
             }
         }
-        // The number is taken here, so that case and note are one transaction.
-        let newest = Lookup { newest_first: true, limit: 1, ..Lookup::new(table, Vec::new()) };
-        let id = self.store().db().find_in_register(&newest).await?.first().map_or(1, |row| row.id() + 1);
         let values = vec![
-            ("id", id.into()),
             ("title", title),
             ("security_audit_id", new.security_audit_id.into()),
             ("security_event_id", new.security_event_id.into()),
@@ -185,10 +181,10 @@ impl Engine {
         ];
         let mut changes = vec![RegisterChange::Insert { table, values }];
         if let Some(note) = &new.note {
-            changes.push(note_of(id, note_text(note)?, by)?);
+            changes.push(note_of(Value::Made(0), note_text(note)?, by)?);
         }
-        self.store().db().change_registers(&changes, by).await.map_err(refused)?;
-        self.case(id).await
+        let ids = self.store().db().change_registers(&changes, by).await.map_err(refused)?;
+        self.case(ids.first().copied().unwrap_or_default()).await
     }
 
     /// Takes an investigation to its next state.
@@ -229,7 +225,7 @@ impl Engine {
         }
         let mut changes = vec![RegisterChange::Update { table, id, values, expected: vec![("status", current.into())] }];
         if let Some(note) = &step.note {
-            changes.push(note_of(id, note_text(note)?, by)?);
+            changes.push(note_of(id.into(), note_text(note)?, by)?);
         }
         self.store().db().change_registers(&changes, by).await.map_err(refused)?;
         self.case(id).await
@@ -255,7 +251,7 @@ impl Engine {
     pub async fn note_case(&self, id: i64, note: &str, by: &ChangedBy) -> Result<Json> {
         self.case_row(id).await?;
         let note = note_text(note)?;
-        self.store().db().change_registers(&[note_of(id, note, by)?, touched(id)?], by).await.map_err(refused)?;
+        self.store().db().change_registers(&[note_of(id.into(), note, by)?, touched(id)?], by).await.map_err(refused)?;
         self.case(id).await
     }
 
@@ -282,9 +278,9 @@ fn note_text(note: &str) -> Result<Value> {
     Ok(fields::field(register(NOTES)?, "note", &json!(note), &["note"])?.1)
 }
 
-fn note_of(id: i64, note: Value, by: &ChangedBy) -> Result<RegisterChange> {
+fn note_of(case: Value, note: Value, by: &ChangedBy) -> Result<RegisterChange> {
     let author: String = by.username.chars().take(100).collect();
-    let values = vec![("investigation_id", id.into()), ("note", note), ("author_id", by.user_id.into()), ("author", author.into())];
+    let values = vec![("investigation_id", case), ("note", note), ("author_id", by.user_id.into()), ("author", author.into())];
     Ok(RegisterChange::Insert { table: register(NOTES)?, values })
 }
 

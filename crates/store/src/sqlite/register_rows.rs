@@ -24,7 +24,7 @@ pub(super) async fn find(pool: &SqlitePool, lookup: &Lookup) -> Result<Vec<Regis
     let (after, limit) = (Value::Int(lookup.after), Value::Int(lookup.limit.into()));
     bound.insert(0, &after);
     bound.push(&limit);
-    let query = sqlx::query_with(AssertSqlSafe(text), arguments(bound)?);
+    let query = sqlx::query_with(AssertSqlSafe(text), arguments(bound, &[])?);
     let rows = query.fetch_all(pool).await.map_err(StoreError::database("looking into a register"))?;
     rows.iter().map(|row| read(table, row)).collect()
 }
@@ -64,7 +64,8 @@ pub(super) async fn change_within(connection: &mut SqliteConnection, changes: &[
     }
     let mut ids = Vec::with_capacity(changes.len());
     for change in changes {
-        ids.push(one(&mut *connection, change).await?);
+        let id = one(&mut *connection, change, &ids).await?;
+        ids.push(id);
     }
     if audited > 0 {
         sqlx::query(sql!("delete_context")).execute(&mut *connection).await.map_err(fail())?;
@@ -82,14 +83,15 @@ fn context(by: &ChangedBy) -> String {
     .to_string()
 }
 
-async fn one(connection: &mut SqliteConnection, change: &RegisterChange) -> Result<i64> {
+/// One change, after those that have the numbers `made`.
+async fn one(connection: &mut SqliteConnection, change: &RegisterChange, made: &[i64]) -> Result<i64> {
     let (table, text) = statement(change)?;
     let bound: Vec<&Value> = match change {
         RegisterChange::Insert { values, .. } => values.iter().map(|(_, value)| value).collect(),
         RegisterChange::Update { values, expected, .. } => values.iter().chain(expected).map(|(_, value)| value).collect(),
         RegisterChange::Delete { .. } => Vec::new(),
     };
-    let query = sqlx::query_scalar_with::<_, i64, _>(AssertSqlSafe(text), arguments(bound)?);
+    let query = sqlx::query_scalar_with::<_, i64, _>(AssertSqlSafe(text), arguments(bound, made)?);
     let id = query.fetch_optional(connection).await.map_err(|error| refused(table, error))?;
     id.ok_or_else(|| StoreError::Conflict { table: table.name, reason: "the row is not there, or was changed meanwhile".to_owned() })
 }
@@ -126,7 +128,7 @@ fn known(table: &Table, values: &Values) -> Result<()> {
     }
 }
 
-fn arguments(values: Vec<&Value>) -> Result<SqliteArguments> {
+fn arguments(values: Vec<&Value>, made: &[i64]) -> Result<SqliteArguments> {
     let mut arguments = SqliteArguments::default();
     for value in values {
         let added = match value {
@@ -134,6 +136,10 @@ fn arguments(values: Vec<&Value>) -> Result<SqliteArguments> {
             Value::Int(value) => arguments.add(*value),
             Value::Bool(value) => arguments.add(*value),
             Value::Text(value) => arguments.add(value.clone()),
+            Value::Made(at) => match made.get(*at) {
+                Some(id) => arguments.add(*id),
+                None => return Err(StoreError::Damaged(format!("change {at} has made no row yet"))),
+            },
         };
         added.map_err(|error| StoreError::database("binding a value")(sqlx::Error::Encode(error)))?;
     }
