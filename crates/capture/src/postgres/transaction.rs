@@ -339,7 +339,6 @@ mod tests {
     use super::*;
     use crate::postgres::pgoutput::{Column, Message, Relation, decode};
     use crate::postgres::relations::ColumnRules;
-    use std::time::Instant;
 
     fn relations() -> Relations {
         let mut relations = Relations::new(ColumnRules::default());
@@ -397,29 +396,5 @@ mod tests {
         assert_eq!((out.records, transaction.last_ordinal()), (2, Some(3)));
         let text = String::from_utf8(out.changes).unwrap();
         assert!(text.contains("pg:d:1/0/64/2") && text.contains("pg:d:1/0/64/3") && !text.contains("pg:d:1/0/64/1\""));
-    }
-
-    /// How long decoding and writing an UPDATE takes: `cargo test -p muniment-capture cost_of_a_change -- --ignored --nocapture`.
-    #[test]
-    #[ignore = "a measurement"]
-    fn cost_of_a_change() {
-        let relations = relations();
-        let (mut scratch, mut out, message) = (Scratch::default(), Lines::default(), message());
-        let (rounds, changes) = (200u32, 1000u32);
-        let started = Instant::now();
-        let mut bytes = 0;
-        for _ in 0..rounds {
-            let mut transaction = Transaction::new("pg:d", 1, 7, 100, 0, None);
-            transaction
-                .speaker
-                .hear_context(br#"{"user_id":7,"user_name":"lan","change_reason":"appeal","session_id":"s-1","ip_address":"10.0.0.1"}"#);
-            for _ in 0..changes {
-                update(&relations, &mut transaction, &mut scratch, &mut out, &message);
-            }
-            bytes += out.changes.len();
-            out.changes.clear();
-        }
-        let each = started.elapsed() / (rounds * changes);
-        println!("{each:?} a change, {} bytes a line", bytes / (rounds * changes) as usize);
     }
 }

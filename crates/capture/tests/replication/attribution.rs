@@ -126,35 +126,3 @@ async fn many_findings_are_summed_up() {
     assert_eq!(store.changes.len(), 20);
     assert!((3..=7).contains(&store.findings.len()), "{}", store.findings.len());
 }
-
-/// How long transactions that say nothing take to come: `cargo nextest run -p muniment-capture --run-ignored only silent_transactions --no-capture`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
-async fn silent_transactions() {
-    let server = server(TABLE).await;
-    let mut store = Store::open(config(&server)).await;
-    let started = std::time::Instant::now();
-    let writers: Vec<_> = (0..4)
-        .map(|writer| {
-            let options = server.connect_options(DATABASE).application_name("shop");
-            tokio::spawn(async move {
-                use sqlx::ConnectOptions;
-                let mut client = options.connect().await.unwrap();
-                for n in 0..2000 {
-                    run(&mut client, &format!("INSERT INTO t VALUES ({})", writer * 2000 + n)).await;
-                }
-            })
-        })
-        .collect();
-    while store.changes.len() < 8000 {
-        store.step().await;
-    }
-    println!("8000 transactions in {:?}, {} findings", started.elapsed(), store.findings.len());
-    for attribution in ["DATABASE", "NONE"] {
-        let count = store.changes.iter().filter(|change| change["attribution"] == attribution).count();
-        println!("{attribution} {count}");
-    }
-    for writer in writers {
-        writer.await.unwrap();
-    }
-}

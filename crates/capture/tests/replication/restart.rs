@@ -324,37 +324,3 @@ async fn wide_rows_in_bounded_memory() {
     }
     assert!(resident() - before < 200, "{} MiB", resident() - before);
 }
-
-/// How fast the source reads: `cargo nextest run -p muniment-capture --run-ignored only throughput --no-capture`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
-async fn throughput() {
-    let server = server(
-        "CREATE TABLE b (id int PRIMARY KEY, a int, name text, fee numeric, at timestamptz, ok boolean, note text); ALTER TABLE b REPLICA IDENTITY FULL",
-    )
-    .await;
-    let rows = "SELECT n, n % 100, 'Nguyễn Văn ' || n, n * 1.25, now(), n % 2 = 0, repeat('x', 50) FROM generate_series(1, 200000) n";
-    server.execute(DATABASE, &format!("INSERT INTO b {rows}")).await.unwrap();
-    server.execute(DATABASE, "UPDATE b SET fee = fee + 1").await.unwrap();
-    let mut store = Store::new(config(&server));
-    let cpu = || {
-        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_ascii_whitespace().collect();
-        (fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()) * 10
-    };
-    let (started, cpu_before) = (Instant::now(), cpu());
-    store.source.start(None).await.unwrap();
-    let (mut records, mut bytes) = (0, 0);
-    while records < 400_000 {
-        let batch = store.next().await;
-        records += batch.records;
-        bytes += batch.changes.len();
-    }
-    let seconds = started.elapsed().as_secs_f64();
-    println!(
-        "{:.0} changes/s, {} µs CPU a change, {} bytes a line",
-        records as f64 / seconds,
-        (cpu() - cpu_before) * 1000 / records as u64,
-        bytes / records
-    );
-}
