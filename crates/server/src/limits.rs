@@ -160,7 +160,7 @@ fn seen(row: &ViolationRow, reader: &Reader) -> Result<Map<String, Value>, Refus
     if let Some(table) = muniment_model::table(VIOLATIONS) {
         reader.view(VIOLATIONS).mask_row(table, &mut row);
     }
-    if row["created_at"].is_null() || row["blocked_duration_minutes"].is_null() {
+    if ["created_at", "blocked_duration_minutes"].iter().any(|name| row.get(*name).is_none_or(Value::is_null)) {
         row.insert("blocked_until".to_owned(), Value::Null);
     }
     Ok(row)

@@ -5,7 +5,7 @@ use crate::source::{Batch, Source};
 use async_trait::async_trait;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 /// Longest pause while nothing happens.
@@ -49,7 +49,8 @@ pub struct Polled<Q> {
 struct Running<Q> {
     batches: mpsc::Receiver<Result<Batch>>,
     stored: watch::Sender<Option<String>>,
-    task: JoinHandle<Q>,
+    /// One task, which ends with this set.
+    task: JoinSet<Q>,
 }
 
 impl<Q: Queue> Polled<Q> {
@@ -60,9 +61,9 @@ impl<Q: Queue> Polled<Q> {
 
     /// The queue, when its task has ended.
     async fn take(&mut self) -> Result<Q> {
-        if let Some(Running { batches, stored, task }) = self.running.take() {
+        if let Some(Running { batches, stored, mut task }) = self.running.take() {
             drop((batches, stored));
-            return task.await.map_err(|_| stopped());
+            return task.join_next().await.and_then(std::result::Result::ok).ok_or_else(stopped);
         }
         self.idle.take().ok_or_else(stopped)
     }
@@ -82,7 +83,9 @@ impl<Q: Queue> Source for Polled<Q> {
         }
         let (sender, batches) = mpsc::channel(AHEAD);
         let (stored, watched) = watch::channel(None);
-        self.running = Some(Running { batches, stored, task: tokio::spawn(run(queue, sender, watched)) });
+        let mut task = JoinSet::new();
+        task.spawn(run(queue, sender, watched));
+        self.running = Some(Running { batches, stored, task });
         Ok(())
     }
 

@@ -27,8 +27,11 @@ impl<'a> Row<'a> {
 
     pub(crate) fn text(self, name: &str) -> Result<Option<&'a str>> {
         let column = self.column(name)?;
-        let texts = column.as_string_view_opt().ok_or_else(|| damaged(format!("{name} is not text")))?;
-        Ok(texts.is_valid(self.row).then(|| texts.value(self.row)))
+        let text = match column.as_string_view_opt() {
+            Some(texts) => texts.value(self.row),
+            None => column.as_string_opt::<i32>().ok_or_else(|| damaged(format!("{name} is not text")))?.value(self.row),
+        };
+        Ok(column.is_valid(self.row).then_some(text))
     }
 
     pub(crate) fn some_text(self, name: &str) -> Result<Option<String>> {

@@ -10,7 +10,7 @@ use arrow_array::types::Int64Type;
 use arrow_array::{Array, RecordBatch};
 use muniment_model::Table;
 use muniment_store::StoreError;
-use muniment_store::register::{ChangedBy, Lookup, RegisterChange};
+use muniment_store::register::{ChangedBy, Lookup, RegisterChange, RegisterRow};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{PoisonError, RwLock};
 
@@ -22,8 +22,8 @@ const MOST_SPARSE: usize = 1 << 20;
 const MOST_EXTERNAL: usize = 1 << 16;
 /// Users that one request makes at most; the others are made when they are seen again.
 const MOST_NEW: usize = 1000;
-/// Users between the smallest and the largest number of a request that are read at once; beyond, each number is looked up.
-const MOST_BETWEEN: u32 = 10_000;
+/// Numbers of a request that lie closer together than this are looked up at once, others one by one.
+const CLOSE: i64 = 10_000;
 /// Numbers from here on are not made: the directory's own go on above the largest.
 const LARGEST: i64 = 1 << 62;
 
@@ -173,7 +173,7 @@ impl Shared {
         if unknown.is_empty() {
             return Ok(());
         }
-        let here = self.numbers_between(&unknown).await?;
+        let here = self.numbers_here(&unknown).await?;
         let mut names = HashSet::new();
         let new: Vec<NewUser> = unknown
             .iter()
@@ -189,23 +189,16 @@ impl Shared {
     }
 
     /// Which of these numbers the directory has; others between them may be among the answer.
-    async fn numbers_between(&self, wanted: &BTreeMap<i64, Option<String>>) -> Result<HashSet<i64>> {
+    async fn numbers_here(&self, wanted: &BTreeMap<i64, Option<String>>) -> Result<HashSet<i64>> {
         let (Some((&first, _)), Some((&last, _))) = (wanted.first_key_value(), wanted.last_key_value()) else { return Ok(HashSet::new()) };
+        let ranges = if last - first < CLOSE { vec![(first, last)] } else { wanted.keys().map(|&id| (id, id)).collect() };
         let (users, db) = (register(USERS)?, self.store.db());
-        let lookup = |from: i64, to: i64, limit| Lookup {
-            above: vec![("id", (from - 1).into())],
-            up_to: vec![("id", to.into())],
-            limit,
-            ..Lookup::new(users, Vec::new())
-        };
-        let mut found = db.find_in_register(&lookup(first, last, MOST_BETWEEN)).await?;
-        if found.len() >= MOST_BETWEEN as usize {
-            found.clear();
-            for &id in wanted.keys() {
-                found.extend(db.find_in_register(&lookup(id, id, 1)).await?);
-            }
+        let mut here = HashSet::new();
+        for (from, to) in ranges {
+            let lookup = Lookup { after: from - 1, up_to: vec![("id", to.into())], ..Lookup::new(users, Vec::new()) };
+            here.extend(db.find_in_register(&lookup).await?.iter().map(RegisterRow::id));
         }
-        Ok(found.iter().filter_map(|row| row.int("id")).collect())
+        Ok(here)
     }
 
     /// Makes users, all in one transaction; where a name is taken or somebody else saw one first, in halves, so that few of many cost few transactions.

@@ -74,7 +74,7 @@ impl QueryEngine {
     }
 
     /// An engine over the same store for the product's own work: it may take as long and return as many rows as it needs, and sorts what doesn't fit in
-    /// memory on disk. One partition: each further one would have a share of the memory of its own, too small to sort in.
+    /// memory on disk. It has one partition: of several, each would sort in a share of the memory.
     ///
     /// # Errors
     /// As [`QueryEngine::new`].

@@ -4,12 +4,10 @@ use crate::error::Result;
 use crate::history::{LogRow, RowDocument};
 use crate::query::{QueryEngine, QueryStream};
 use arrow_array::RecordBatch;
-use arrow_schema::{DataType, Schema};
 use datafusion::common::ScalarValue;
 use futures::TryStreamExt;
 use muniment_capture::live::LiveTable;
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 /// A row.
 #[derive(Debug)]
@@ -43,14 +41,6 @@ pub(super) struct LogRows<'a> {
 
 /// Columns that are asked for.
 const COLUMNS: [&str; 5] = ["primary_key", "operation", "new_values", "transaction_id", "source_position"];
-
-/// A batch of texts in the form that rows are read in.
-fn with_views(batch: &RecordBatch) -> Result<RecordBatch> {
-    let columns =
-        batch.columns().iter().map(|column| arrow_cast::cast(column, &DataType::Utf8View)).collect::<std::result::Result<_, _>>()?;
-    let fields: Vec<_> = batch.schema().fields().iter().map(|field| field.as_ref().clone().with_data_type(DataType::Utf8View)).collect();
-    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
-}
 
 fn text(value: &str) -> ScalarValue {
     ScalarValue::Utf8View(Some(value.to_owned()))
@@ -104,7 +94,7 @@ impl<'a> LogRows<'a> {
     }
 
     fn take(&mut self, batch: &RecordBatch) -> Result<()> {
-        for row in LogRow::all(&with_views(batch)?) {
+        for row in LogRow::all(batch) {
             let (key, operation) = (row.required("primary_key")?, row.required("operation")?);
             // A baseline's rows are older than the instant, whatever they name as their position.
             if operation != "SNAPSHOT" && !(self.includes)(row.text("transaction_id")?, row.text("source_position")?) {

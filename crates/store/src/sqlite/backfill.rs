@@ -1,6 +1,6 @@
 //! Moving the write-ahead log into the database file beside the commits: a commit that had to do it would keep all senders waiting for a tenth of a second.
 
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(super) struct Backfill {
 impl Backfill {
     /// Uses a connection of its own, of the writer's kind.
     pub(super) fn new(options: SqliteConnectOptions) -> Self {
-        let connection = SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options.busy_timeout(PATIENCE));
+        let connection = super::pool(1).connect_lazy_with(options.busy_timeout(PATIENCE));
         Self { connection, written: AtomicU64::new(0), running: Arc::default() }
     }
 

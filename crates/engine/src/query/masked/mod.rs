@@ -18,14 +18,13 @@ use datafusion::prelude::{col, lit};
 use exec::{MaskExec, Source};
 use filters::{Condition, condition};
 use muniment_access::{Cleared, FieldMasks, MASK, Mask};
+use muniment_capture::open::REGISTERS_SCHEMA;
 use muniment_model::{Table, Type};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The level from which on a record is confidential.
 const CONFIDENTIAL: i64 = 3;
-/// What the names of our own registers begin with where their changes are recorded.
-const REGISTERS: &str = "muniment.%";
 
 /// A table behind a mask.
 #[derive(Debug)]
@@ -65,7 +64,7 @@ impl MaskedTable {
         let ordinary = (!confidential.is_empty()).then(|| level().lt(lit(CONFIDENTIAL)));
         let mut parts = Vec::with_capacity(4);
         if self.table.name == "sys_audit_log" && !partly.is_empty() {
-            let of_register = col("table_name").like(lit(REGISTERS));
+            let of_register = col("table_name").like(lit(format!("{REGISTERS_SCHEMA}.%")));
             let whole = always.iter().chain(partly.keys()).copied().collect();
             parts.push(Part { masked: always.clone(), partly, rows: and(ordinary.clone(), of_register.clone().is_false()) });
             parts.push(Part { masked: whole, partly: nothing(), rows: and(ordinary, of_register.is_not_false()) });
