@@ -91,7 +91,9 @@ impl Guide<'_> {
             ),
             (
                 "Changes past the application: nobody's name on them",
-                sql("SELECT changed_at, table_name, operation, primary_key, user_agent FROM sys_audit_log WHERE changed_by IS NULL"),
+                sql(
+                    "SELECT changed_at, table_name, operation, primary_key, user_agent FROM sys_audit_log WHERE changed_by IS NULL AND table_name NOT LIKE 'muniment.%'",
+                ),
             ),
         ]
     }

@@ -31,6 +31,8 @@ use tokio::sync::watch;
 const BODY_LINES: usize = 4_000;
 /// Time between two rounds of live events.
 const TICK: Duration = Duration::from_millis(200);
+/// No attack lasts longer. One that is seen now has been going on for so long, so that none of its events lies in the future.
+const LONGEST_ATTACK: Duration = Duration::from_secs(30 * 60);
 /// Time of the first live attack, and time between two.
 const FIRST_ATTACK: Duration = Duration::from_secs(30);
 const ATTACK_EVERY: Duration = Duration::from_secs(150);
@@ -114,7 +116,7 @@ async fn live(engine: &Arc<Engine>, agency: &mut Agency, rate: f64, stopped: &mu
         let elapsed = began.elapsed();
         if let Some((_, attack)) = attacks.next_if(|(number, _)| elapsed >= FIRST_ATTACK + ATTACK_EVERY * *number) {
             let before = agency.events.total;
-            agency.attack(attack, muniment_engine::now());
+            agency.attack(attack, muniment_engine::now() - LONGEST_ATTACK.as_micros() as i64);
             attacked += agency.events.total - before;
         }
         let due = (elapsed.as_secs_f64() * rate) as u64;
