@@ -33,6 +33,10 @@ const READER_LOCK: i64 = 0x6d75_6e69_6d65_6e74;
 /// Least time from the beginning of a wave to that of the next: each costs the audited server two small transactions and a plan.
 const WAVE: Duration = Duration::from_millis(50);
 
+/// Settings of the reader's sessions. The halves of the queue have no statistics, and most of a half has been read before: to look through it from its beginning
+/// would cost more the fuller it is. The costs that PostgreSQL then reckons with would make it compile each plan.
+const SETTINGS: &str = "SET enable_seqscan = off; SET jit = off";
+
 /// How a queue is read.
 #[derive(Clone, Debug)]
 pub struct QueueOptions {
@@ -117,12 +121,18 @@ impl QueueReader {
         }
     }
 
+    async fn connect(&self) -> Result<PgConnection> {
+        let mut connection = self.server.connect().await?;
+        sqlx::raw_sql(SETTINGS).execute(&mut connection).await.map_err(CaptureError::database("setting up a session"))?;
+        Ok(connection)
+    }
+
     /// The connection beside the cursor. It is taken out while it is used, so that one whose use failed is not used again.
     async fn control(&mut self) -> Result<PgConnection> {
         if let Some(connection) = self.control.take() {
             return Ok(connection);
         }
-        let mut connection = self.server.connect().await?;
+        let mut connection = self.connect().await?;
         let doing = || CaptureError::database("taking the lock of the queue's reader");
         for _ in 0..50 {
             let lock = sqlx::query_scalar::<_, bool>("SELECT pg_try_advisory_lock($1)").bind(READER_LOCK);
@@ -157,7 +167,7 @@ impl QueueReader {
         let doing = || CaptureError::database("opening a wave of the queue");
         let mut connection = match self.between.take() {
             Some(connection) => connection,
-            None => self.server.connect().await?,
+            None => self.connect().await?,
         };
         let mut snapshots = Vec::new();
         for number in [upto - 1, upto] {

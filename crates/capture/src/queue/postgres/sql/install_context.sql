@@ -1,5 +1,6 @@
 -- Says who makes the changes of this transaction that follow, and why. Ends with the transaction; a savepoint that is rolled back takes it along.
-CREATE OR REPLACE FUNCTION muniment.context(context jsonb) RETURNS void
+-- Returns what set_config does, so that PostgreSQL writes the call into the statement instead of parsing and planning the function at each call.
+CREATE OR REPLACE FUNCTION muniment.context(context jsonb) RETURNS text
 LANGUAGE sql VOLATILE SECURITY INVOKER
 AS $$ SELECT pg_catalog.set_config('muniment.context', context::text, true) $$;
 
@@ -15,7 +16,7 @@ CREATE OR REPLACE FUNCTION muniment.set_context(
     workflow_instance_id text DEFAULT NULL,
     correlation_id text DEFAULT NULL,
     compliance_level integer DEFAULT NULL
-) RETURNS void
+) RETURNS text
 LANGUAGE sql VOLATILE SECURITY INVOKER
 AS $$
     SELECT muniment.context(pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
