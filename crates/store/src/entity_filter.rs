@@ -2,9 +2,9 @@
 //! `primary_key` has a filter over the pair: the same keys occur in many tables, so that the key alone says little. And it knows not row groups, but stretches
 //! of 4,096 rows, which are the pages of most columns, so that a look-up decodes little more than what it returns.
 //!
-//! The filters lie between the last row group and the footer, where other readers don't look; the footer's metadata says where (`muniment.entity_filter`). A
+//! The filters lie between the last row group and the footer, where other readers don't look; the footer's metadata says where (`muniment.entity_filter_2`). A
 //! row group's filter is a blocked bloom filter (Putze, Sanders and Singler, "Cache-, hash- and space-efficient bloom filters"): the entity `table_name ‖ 0 ‖
-//! primary_key` chooses a block of 32 bytes, the entity and the stretch choose bits in it. A look-up reads one block for all stretches of a row group.
+//! primary_key` chooses a block of 128 bytes, the entity and the stretch choose bits in it. A look-up reads one block for all stretches of a row group.
 
 use crate::error::{Result, StoreError};
 use arrow_array::cast::AsArray;
@@ -17,19 +17,19 @@ use std::os::unix::fs::FileExt;
 use xxhash_rust::xxh64::xxh64;
 
 /// Name of the footer's entry.
-const METADATA_KEY: &str = "muniment.entity_filter";
+const METADATA_KEY: &str = "muniment.entity_filter_2";
 /// Columns that name an entity.
 pub const ENTITY: [&str; 2] = ["table_name", "primary_key"];
 /// Keys that stand for all rows of a table; the row groups that have one are listed instead.
 const WHOLE_TABLE: [&str; 2] = ["", "*"];
 /// Rows of a stretch.
 pub const STRETCH_ROWS: usize = 4096;
-/// Bytes of a block.
-const BLOCK_BYTES: u64 = 32;
+/// Bytes of a block. In smaller ones, those that happen to get many pairs say yes too often.
+const BLOCK_BYTES: u64 = 128;
 /// Bits of a filter for each pair of entity and stretch.
 const BITS: u64 = 10;
-/// Bits that a pair sets: with ten bits for each pair, about two in a hundred look-ups find what isn't there.
-const PROBES: u32 = 5;
+/// Bits that a pair sets: with ten bits for each pair, about one in a hundred look-ups finds what isn't there.
+const PROBES: u32 = 6;
 /// Distinct tables that are listed; with more, look-ups by key alone read every row group.
 const MAX_TABLES: usize = 256;
 
@@ -54,7 +54,7 @@ fn block_of(entity: u64, blocks: u64) -> u64 {
 fn bits(entity: u64, stretch: usize) -> impl Iterator<Item = (usize, u8)> {
     let hash = xxh64(&entity.to_le_bytes(), stretch as u64 + 1);
     (0..PROBES).map(move |probe| {
-        let bit = (hash >> (8 * probe)) & 0xff;
+        let bit = (hash >> (10 * probe)) & 0x3ff;
         ((bit / 8) as usize, 1 << (bit % 8))
     })
 }
@@ -137,7 +137,7 @@ impl FilterBuilder {
         self.current.sort_unstable();
         self.current.dedup();
         let blocks = (self.current.len() as u64 * BITS).div_ceil(8 * BLOCK_BYTES).max(1);
-        let mut filter = vec![Block::default(); blocks as usize];
+        let mut filter = vec![[0; BLOCK_BYTES as usize]; blocks as usize];
         for (entity, stretch) in self.current.drain(..) {
             let block = &mut filter[block_of(entity, blocks) as usize];
             bits(entity, stretch).for_each(|(byte, mask)| block[byte] |= mask);
@@ -208,7 +208,7 @@ impl EntityFilters {
             } else {
                 let mut may = BTreeSet::new();
                 for (hash, probes) in &probes {
-                    let mut block = Block::default();
+                    let mut block: Block = [0; BLOCK_BYTES as usize];
                     file.read_exact_at(&mut block, start + block_of(*hash, bytes / BLOCK_BYTES) * BLOCK_BYTES)?;
                     let is_set = |bits: &Bits| bits.iter().all(|(byte, mask)| block[*byte] & mask != 0);
                     may.extend(probes.iter().enumerate().filter(|(_, bits)| is_set(bits)).map(|(stretch, _)| stretch));
@@ -264,7 +264,7 @@ mod tests {
             found += others.iter().flat_map(|candidate| &candidate.stretches).map(Vec::len).sum::<usize>();
             looked_at += 8;
         }
-        assert!(found * 20 < looked_at, "{found} false positives of {looked_at}");
+        assert!(found * 50 < looked_at, "{found} false positives of {looked_at}");
         let all = filters.candidates(&file, &[("case.hoso", "*")], GROUP).unwrap();
         assert_eq!(all, [Candidate { row_group: 0, stretches: None }]);
     }

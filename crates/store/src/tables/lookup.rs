@@ -8,7 +8,7 @@ use crate::entity_filter::{Candidate, ENTITY, EntityFilters};
 use crate::objects::Objects;
 use arrow_array::{Array, BooleanArray, RecordBatch, StringViewArray};
 use arrow_schema::SchemaRef;
-use datafusion::arrow::compute::kernels::boolean::{and, or};
+use datafusion::arrow::compute::kernels::boolean::or;
 use datafusion::arrow::compute::kernels::cmp::eq;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::datasource::listing::PartitionedFile;
@@ -68,23 +68,14 @@ impl Entities {
         filters.candidates(file, &pairs, row_group_rows).map(Some)
     }
 
+    /// The rows with one of the keys. Few of them are of another table, and the query drops those: to look at the tables, too, would cost more.
     fn matches(&self, batch: &RecordBatch) -> Result<BooleanArray> {
-        let matching = one_of(batch, ENTITY[1], &self.keys)?;
-        match &self.tables {
-            Some(tables) if matching.true_count() > 0 => Ok(and(&matching, &one_of(batch, ENTITY[0], tables)?)?),
-            _ => Ok(matching),
-        }
+        let column = super::derived::column(batch, ENTITY[1])?;
+        let equal = |key: &String| eq(column, &StringViewArray::new_scalar(key));
+        let Some((first, others)) = self.keys.split_first() else { return Ok(BooleanArray::from(vec![false; batch.num_rows()])) };
+        let others = others.iter().map(equal);
+        Ok(others.fold(equal(first), |matching, equal| or(&matching?, &equal?))?)
     }
-}
-
-fn one_of(batch: &RecordBatch, column: &str, values: &[String]) -> Result<BooleanArray> {
-    let column = super::derived::column(batch, column)?;
-    let mut matching = BooleanArray::from(vec![false; batch.num_rows()]);
-    for value in values {
-        let equal = eq(column, &StringViewArray::new_scalar(value))?;
-        matching = or(&matching, &equal)?;
-    }
-    Ok(matching)
 }
 
 /// The row groups of one file and what is in them.
@@ -180,7 +171,7 @@ impl Candidates {
     }
 }
 
-/// The rows of a row group's stretches that are about one of the entities.
+/// The rows of a row group's stretches that have one of the entities' keys.
 fn rows(
     file: &File,
     metadata: &ArrowReaderMetadata,
@@ -189,7 +180,7 @@ fn rows(
 ) -> Result<Option<Hit>> {
     let row_group = place.row_group;
     let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file.try_clone()?, metadata.clone());
-    let mask = ProjectionMask::columns(builder.parquet_schema(), ENTITY);
+    let mask = ProjectionMask::columns(builder.parquet_schema(), [ENTITY[1]]);
     let all = metadata.metadata().row_group(row_group).num_rows() as usize;
     let everywhere: Vec<usize> = (0..all.div_ceil(stretch_rows)).collect();
     let stretches = place.stretches.as_ref().unwrap_or(&everywhere);
