@@ -185,7 +185,8 @@ pub fn open(spec: &SourceSpec<'_>) -> Result<Opened> {
         POSTGRES_QUEUE => {
             let mut options = queue::postgres::QueueOptions::new(spec.name);
             options.known_applications = attach_options(spec)?.known_applications;
-            Ok(Opened { source: Box::new(queue::postgres::QueueSource::new(spec.url, options)?), monitor: None })
+            let source = Box::new(queue::postgres::QueueSource::new(spec.url, options)?);
+            Ok(Opened { source, monitor: Some(Box::new(queue::postgres::QueueMonitor::new(spec.url)?)) })
         }
         SQLITE | REGISTERS => {
             let mut options = queue::sqlite::SqliteOptions::new(spec.name);

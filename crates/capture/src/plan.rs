@@ -141,6 +141,14 @@ impl Plan {
         self.findings.push(PlanFinding { level, subject: subject.into(), text: text.into() });
     }
 
+    /// Refuses a table whose primary key would not be recorded as it is: its rows could not be told apart.
+    pub(crate) fn judge_key(&mut self, table: &str, key: &[String], is_hidden: impl Fn(&str) -> bool) {
+        for column in key.iter().filter(|column| is_hidden(column)) {
+            let text = format!("{column} is part of its primary key, by which a row's changes are found: it can't be masked or left out");
+            self.find(Level::Refusal, table, text);
+        }
+    }
+
     /// Refuses a plan with something in the way.
     ///
     /// # Errors

@@ -199,6 +199,7 @@ async fn what_is_in_the_way_is_said() {
         refused(AttachOptions { mask_columns: vec!["app.keyed.missing".into()], ..options(&["app.*"]) }).await,
         "--mask-column app.keyed.missing"
     );
+    assert_eq!(refused(AttachOptions { mask_columns: vec!["app.*.id".into()], ..options(&["app.*"]) }).await, "app.keyed");
     let weak = server.url(DATABASE).replace(&format!("{}:{}", muniment_testkit::USER, muniment_testkit::PASSWORD), "weak:weak");
     let plan = attach::plan(&weak, &options(&["app.keyed"]), false).await.unwrap();
     assert_eq!(refusals(&plan), ["weak", "weak", "app.keyed"]);

@@ -262,6 +262,8 @@ pub(super) fn members(tables: &[TableFacts], options: &AttachOptions, version: i
         let root = table.ancestors.iter().rfind(|ancestor| matched.contains(ancestor));
         let named = root.and_then(|root| by_relation.get(root)).copied().unwrap_or(table);
         let visible = visible(table, named, &excluded);
+        let is_masked = |column: &str| masked.iter().any(|pattern| pattern.matches(&named.schema, &named.table, column));
+        plan.judge_key(&table.name(), &table.key, is_masked);
         let member = Member { facts: table.clone(), published: !from_above, visible };
         judge_table(&member, options, version, plan);
         members.push(member);

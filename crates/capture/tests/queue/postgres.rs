@@ -2,9 +2,11 @@
 
 use crate::support::*;
 use muniment_capture::Source;
+use muniment_capture::health::Monitor;
 use muniment_capture::plan::AttachOptions;
-use muniment_capture::queue::postgres::{QueueOptions, QueueSource, apply, dead_letters, detach, plan};
+use muniment_capture::queue::postgres::{QueueMonitor, QueueOptions, QueueSource, apply, dead_letters, detach, plan};
 use serde_json::json;
+use std::time::Duration;
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, v int)";
 
@@ -29,6 +31,35 @@ async fn columns_are_left_out_and_masked_at_the_source() {
     store.catch_up(&mut source(&server)).await;
     assert_eq!(store.records[0].new.as_deref(), Some(r#"{"id":1,"pin":"***","v":1e+300}"#));
     assert_eq!(store.changes[1]["change_details"], "changed: pin (masked)");
+}
+
+#[tokio::test]
+async fn a_key_that_would_be_hidden_is_refused() {
+    let server = server();
+    server.execute(DATABASE, "CREATE TABLE t (id int PRIMARY KEY, v int)").await.unwrap();
+    let key = vec!["t.id".to_owned()];
+    let masked = AttachOptions { mask_columns: key.clone(), ..options(&["t"]) };
+    for options in [masked, AttachOptions { exclude_columns: key, ..options(&["t"]) }] {
+        let error = plan(&server.url(DATABASE), &options).await.unwrap().permitted().unwrap_err().to_string();
+        assert!(error.contains("public.t: id is part of its primary key"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_waits_in_the_queue_is_told_from_outside() {
+    let (server, mut source) = attached(TABLE, &["t"]).await;
+    let mut monitor = QueueMonitor::new(&server.url(DATABASE)).unwrap();
+    let empty = monitor.look().await.unwrap();
+    assert_eq!((empty.lag_seconds, empty.kept_bytes), (Some(0.0), Some(0)));
+    server.execute(DATABASE, "INSERT INTO t VALUES (1, 0)").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let waiting = monitor.look().await.unwrap();
+    assert!(waiting.lag_seconds.unwrap() >= 0.3 && waiting.kept_bytes.unwrap() > 0, "{waiting:?}");
+    let mut store = Store::default();
+    store.catch_up(&mut source).await;
+    while monitor.look().await.unwrap().lag_seconds != Some(0.0) {
+        store.go_on(&mut source).await;
+    }
 }
 
 #[tokio::test]

@@ -144,6 +144,14 @@ async fn trap_4_a_context_ends_with_its_transaction() {
 }
 
 #[tokio::test]
+async fn a_key_that_would_be_hidden_is_refused() {
+    let database = Database::create(TABLE, SqliteJournalMode::Wal).await;
+    let options = AttachOptions { mask_columns: vec!["t.id".into()], ..tables(&["t"]) };
+    let error = plan(&database.url(), &options).await.unwrap().permitted().unwrap_err().to_string();
+    assert!(error.contains("t: id is part of its primary key"), "{error}");
+}
+
+#[tokio::test]
 async fn columns_are_left_out_and_masked() {
     let database = Database::create("CREATE TABLE t (id INTEGER PRIMARY KEY, secret TEXT, pin INTEGER)", SqliteJournalMode::Delete).await;
     database.attach(AttachOptions { exclude_columns: vec!["t.secret".into()], mask_columns: vec!["t.pin".into()], ..tables(&["t"]) }).await;

@@ -45,7 +45,8 @@ fn severity(health: &Health, config: &CaptureConfig) -> f64 {
 }
 
 fn describe(health: &Health) -> String {
-    let mut text = format!("{} bytes and {:.0} s behind", health.lag_bytes.unwrap_or(0), health.lag_seconds.unwrap_or(0.0));
+    let bytes = health.lag_bytes.map(|bytes| format!("{bytes} bytes and ")).unwrap_or_default();
+    let mut text = format!("{bytes}{:.0} s behind", health.lag_seconds.unwrap_or(0.0));
     if let Some(status) = &health.wal_status {
         text.push_str(&format!("; WAL kept for it is {status}"));
     }

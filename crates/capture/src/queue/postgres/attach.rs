@@ -3,7 +3,7 @@
 use crate::error::{CaptureError, Result};
 use crate::plan::{AttachOptions, Baseline, Level, Plan, Statement, check_name, default_name};
 use crate::postgres::Server;
-use crate::postgres::patterns::{TablePattern, column_patterns, literal, qualified, table_patterns};
+use crate::postgres::patterns::{ColumnPattern, TablePattern, column_patterns, literal, qualified, table_patterns};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
@@ -41,7 +41,7 @@ struct Candidate {
     persistence: String,
     is_owned: bool,
     is_partition: bool,
-    has_key: bool,
+    key: Vec<String>,
     is_attached: bool,
 }
 
@@ -54,7 +54,7 @@ impl Candidate {
             persistence: row.try_get("persistence")?,
             is_owned: row.try_get("is_owned")?,
             is_partition: row.try_get("is_partition")?,
-            has_key: row.try_get("has_key")?,
+            key: row.try_get("key")?,
             is_attached: row.try_get("is_attached")?,
         })
     }
@@ -84,9 +84,11 @@ pub async fn plan(url: &str, options: &AttachOptions) -> Result<Plan> {
     judge(&mut connection, &facts, &mut plan).await?;
     let rows = sqlx::query(include_str!("sql/check_queue_tables.sql")).fetch_all(&mut connection).await.map_err(doing())?;
     let _ = connection.close().await;
+    let mut hidden = column_patterns(&options.exclude_columns)?;
+    hidden.extend(column_patterns(&options.mask_columns)?);
     for pattern in &patterns {
         let candidates = rows.iter().map(Candidate::read).collect::<Result<Vec<_>, _>>().map_err(doing())?;
-        take_in(pattern, candidates, &mut plan);
+        take_in(pattern, candidates, &hidden, &mut plan);
     }
     plan.tables.sort();
     plan.tables.dedup();
@@ -133,7 +135,7 @@ async fn judge(connection: &mut PgConnection, facts: &Facts, plan: &mut Plan) ->
     Ok(())
 }
 
-fn take_in(pattern: &TablePattern, candidates: Vec<Candidate>, plan: &mut Plan) {
+fn take_in(pattern: &TablePattern, candidates: Vec<Candidate>, hidden: &[ColumnPattern], plan: &mut Plan) {
     let mut found = false;
     for candidate in candidates.into_iter().filter(|candidate| pattern.matches(&candidate.schema, &candidate.table)) {
         let name = candidate.name();
@@ -154,9 +156,11 @@ fn take_in(pattern: &TablePattern, candidates: Vec<Candidate>, plan: &mut Plan) 
         if !candidate.is_owned {
             plan.find(Level::Refusal, &*name, "only its owner can have its changes captured");
         }
-        if !candidate.has_key {
+        if candidate.key.is_empty() {
             plan.find(Level::Note, &*name, "it has no primary key: a change's key is the whole row");
         }
+        let is_hidden = |column: &str| hidden.iter().any(|pattern| pattern.matches(&candidate.schema, &candidate.table, column));
+        plan.judge_key(&name, &candidate.key, is_hidden);
         if !candidate.is_attached && (!candidate.is_partition || pattern.is_exact()) {
             plan.tables.push(name);
         }

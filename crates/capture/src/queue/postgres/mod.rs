@@ -6,6 +6,7 @@
 //! changed a row after another did so after that other's commit, and took a higher number.
 
 mod attach;
+mod health;
 mod image;
 mod lines;
 mod position;
@@ -14,4 +15,5 @@ mod shapes;
 mod time;
 
 pub use attach::{apply, detach, plan};
+pub use health::QueueMonitor;
 pub use reader::{DeadLetter, QueueOptions, QueueSource, dead_letters};

@@ -88,6 +88,13 @@ pub struct QueueReader {
     gap: Option<String>,
 }
 
+/// A session for questions to the queue.
+pub(super) async fn connect(server: &Server) -> Result<PgConnection> {
+    let mut connection = server.connect().await?;
+    sqlx::raw_sql(SETTINGS).execute(&mut connection).await.map_err(CaptureError::database("setting up a session"))?;
+    Ok(connection)
+}
+
 impl QueueSource {
     /// A source; it connects when it is started.
     ///
@@ -121,18 +128,12 @@ impl QueueReader {
         }
     }
 
-    async fn connect(&self) -> Result<PgConnection> {
-        let mut connection = self.server.connect().await?;
-        sqlx::raw_sql(SETTINGS).execute(&mut connection).await.map_err(CaptureError::database("setting up a session"))?;
-        Ok(connection)
-    }
-
     /// The connection beside the cursor. It is taken out while it is used, so that one whose use failed is not used again.
     async fn control(&mut self) -> Result<PgConnection> {
         if let Some(connection) = self.control.take() {
             return Ok(connection);
         }
-        let mut connection = self.connect().await?;
+        let mut connection = connect(&self.server).await?;
         let doing = || CaptureError::database("taking the lock of the queue's reader");
         for _ in 0..50 {
             let lock = sqlx::query_scalar::<_, bool>("SELECT pg_try_advisory_lock($1)").bind(READER_LOCK);
@@ -167,7 +168,7 @@ impl QueueReader {
         let doing = || CaptureError::database("opening a wave of the queue");
         let mut connection = match self.between.take() {
             Some(connection) => connection,
-            None => self.connect().await?,
+            None => connect(&self.server).await?,
         };
         let mut snapshots = Vec::new();
         for number in [upto - 1, upto] {

@@ -77,6 +77,8 @@ pub async fn plan(url: &str, options: &AttachOptions) -> Result<Plan> {
             table.columns.iter().filter(|column| patterns.iter().any(|pattern| matches_column(pattern, name, column))).cloned().collect()
         };
         (table.excluded, table.masked) = (of(&excluded), of(&masked));
+        let is_hidden = |column: &str| table.excluded.iter().chain(&table.masked).any(|hidden| hidden == column);
+        plan.judge_key(name, &table.key, is_hidden);
         tables.push(table);
     }
     for pattern in patterns.iter().filter(|pattern| pattern.is_exact() && !names.iter().any(|name| matches_table(pattern, name))) {
