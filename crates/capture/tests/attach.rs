@@ -113,6 +113,26 @@ async fn trap_7_new_partitions_get_their_identity_and_come_under_their_root() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn trap_7_truncate_of_single_partitions_is_reported() {
+    const SENT: &str = "pg_logical_slot_peek_binary_changes('muniment_pg_t', NULL, NULL, 'proto_version', '1', 'publication_names', 'muniment_pg_t', 'messages', 'true')";
+    let server = server(TABLES).await;
+    attached(&server, &options(&["app.ev"])).await;
+    server.execute(DATABASE, "CREATE TABLE app.ev2 PARTITION OF app.ev FOR VALUES FROM ('2021-01-01') TO ('2022-01-01')").await.unwrap();
+    let reports = format!(
+        "SELECT count(*)::text FROM {SENT} WHERE encode(data, 'escape') LIKE '%\"tag\" : \"TRUNCATE\"%\"rewritten\" : [\"app.ev\"]%'"
+    );
+    let truncates = format!("SELECT count(*)::text FROM {SENT} WHERE get_byte(data, 0) = ascii('T')");
+    for (statement, reported, sent) in
+        [("TRUNCATE app.ev1", "1", "0"), ("TRUNCATE app.ev", "1", "1"), ("TRUNCATE app.ev1, app.ev2", "2", "1")]
+    {
+        server.execute(DATABASE, statement).await.unwrap();
+        assert_eq!((ask(&server, &reports).await.as_str(), ask(&server, &truncates).await.as_str()), (reported, sent), "{statement}");
+    }
+    detached(&server).await;
+    assert_eq!(ask(&server, TRACES).await, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn trap_10_identity_and_publication_come_together_or_not_at_all() {
     let server = server(TABLES).await;
     let url = server.url(DATABASE);

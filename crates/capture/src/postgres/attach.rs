@@ -126,6 +126,7 @@ fn install(options: &AttachOptions, facts: &ServerFacts, plan: &mut Plan) {
     }
     add(include_str!("sql/install_set_context.sql"), "The same with named arguments.");
     add(include_str!("sql/install_session.sql"), "For --attribution trigger: names the session of a transaction that says nothing.");
+    add(include_str!("sql/install_report.sql"), "What changes rows without row changes is reported.");
     add(include_str!("sql/install_members.sql"), "Which tables and partitions the patterns take in.");
     add(include_str!("sql/install_columns.sql"), "Which columns may leave the database.");
     add(include_str!("sql/install_refresh.sql"), "Takes in new tables, partitions and columns.");
@@ -164,7 +165,7 @@ fn register(options: &AttachOptions, slot: &str, plan: &mut Plan) -> Result<()> 
     Ok(())
 }
 
-/// Sets the replica identity of a table, and its statement trigger.
+/// Sets the replica identity of a table, and its statement triggers.
 fn identify(member: &Member, options: &AttachOptions, plan: &mut Plan) {
     let table = &member.facts;
     let name = qualified(&table.schema, &table.table);
@@ -177,6 +178,12 @@ fn identify(member: &Member, options: &AttachOptions, plan: &mut Plan) {
     };
     if !current {
         plan.transaction.push(Statement::new(format!("ALTER TABLE {name} REPLICA IDENTITY {wanted}"), why));
+    }
+    if table.is_partitioned() || !member.published {
+        let sql = format!(
+            "CREATE OR REPLACE TRIGGER muniment_truncate BEFORE TRUNCATE ON {name} FOR EACH STATEMENT EXECUTE FUNCTION muniment.on_truncate()"
+        );
+        plan.transaction.push(Statement::new(sql, "PostgreSQL sends nothing of a TRUNCATE of a single partition."));
     }
     if options.attribution == Fallback::Trigger {
         let sql = format!(

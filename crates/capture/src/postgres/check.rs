@@ -56,6 +56,10 @@ impl TableFacts {
         format!("{}.{}", self.schema, self.table)
     }
 
+    pub(super) fn is_partitioned(&self) -> bool {
+        self.kind == "p"
+    }
+
     fn is_table(&self) -> bool {
         matches!(self.kind.as_str(), "r" | "p")
     }

@@ -23,6 +23,7 @@ pub(super) struct Attached {
     identity: Option<String>,
     is_shared: bool,
     has_trigger: bool,
+    reports_truncate: bool,
     shares_trigger: bool,
 }
 
@@ -48,6 +49,7 @@ pub(super) async fn attached(connection: &mut PgConnection, name: &str) -> Resul
                 identity: row.try_get("identity")?,
                 is_shared: row.try_get("is_shared")?,
                 has_trigger: row.try_get("has_trigger")?,
+                reports_truncate: row.try_get("reports_truncate")?,
                 shares_trigger: row.try_get("shares_trigger")?,
             })
         })
@@ -105,7 +107,7 @@ async fn others(connection: &mut PgConnection, name: &str) -> Result<i64> {
     sqlx::query_scalar("SELECT count(*) FROM muniment.source WHERE name <> $1").bind(name).fetch_one(connection).await.map_err(doing)
 }
 
-/// Gives a table back its replica identity, unless another source still needs it, and takes its trigger away.
+/// Gives a table back its replica identity, unless another source still needs it, and takes its triggers away.
 fn restore(table: &Attached, plan: &mut Plan) {
     let (Some((schema, name)), Some(identity)) = (&table.name, &table.identity) else { return };
     let sql_name = qualified(schema, name);
@@ -117,6 +119,10 @@ fn restore(table: &Attached, plan: &mut Plan) {
             _ => "DEFAULT".to_owned(),
         };
         plan.transaction.push(Statement::new(format!("ALTER TABLE {sql_name} REPLICA IDENTITY {former}"), "As it was before."));
+    }
+    if table.reports_truncate && !table.is_shared {
+        let sql = format!("DROP TRIGGER IF EXISTS muniment_truncate ON {sql_name}");
+        plan.transaction.push(Statement::new(sql, "TRUNCATE of partitions is not reported any more."));
     }
     if table.has_trigger && !table.shares_trigger {
         let sql = format!("DROP TRIGGER IF EXISTS muniment_session ON {sql_name}");

@@ -7,25 +7,6 @@ BEGIN
 END
 $$;
 
--- The name under which a table's changes are published: its own, or that of the parent it comes with.
-CREATE OR REPLACE FUNCTION muniment.published_name(relation oid) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT p.schema_name || '.' || p.table_name
-    FROM (SELECT relation AS oid, 0 AS level UNION ALL SELECT a.relid, 1 FROM pg_partition_ancestors(relation) a) up
-    JOIN muniment.attached p ON p.relation = up.oid AND p.published
-    ORDER BY up.level DESC LIMIT 1
-$$;
-
--- Writes what happened to tables into the log of changes, in the transaction that did it.
-CREATE OR REPLACE FUNCTION muniment.report_ddl(tag text, tables text[], rewritten text[], dropped text[]) RETURNS void
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT pg_logical_emit_message(true, 'muniment.ddl', json_build_object('tag', tag, 'statement', left(current_query(), 4000), 'user', session_user,
-        'application', current_setting('application_name'), 'address', host(inet_client_addr()),
-        'tables', coalesce(to_json(tables), '[]'), 'rewritten', coalesce(to_json(rewritten), '[]'), 'dropped', coalesce(to_json(dropped), '[]'))::text)
-$$;
-
 -- After CREATE and ALTER: takes in what is new, asks for a new baseline of what was rewritten, and reports. Capture never makes the application's DDL fail:
 -- what goes wrong here is a warning, and Muniment looks again by itself.
 CREATE OR REPLACE FUNCTION muniment.on_ddl() RETURNS event_trigger

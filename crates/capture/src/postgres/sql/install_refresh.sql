@@ -36,6 +36,11 @@ BEGIN
             EXECUTE format('CREATE TRIGGER muniment_session BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %I.%I FOR EACH STATEMENT '
                 'EXECUTE FUNCTION muniment.name_session()', m.schema_name, m.table_name);
         END IF;
+        IF (NOT m.published OR EXISTS (SELECT FROM pg_class WHERE oid = m.relation AND relkind = 'p'))
+            AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = m.relation AND tgname = 'muniment_truncate') THEN
+            EXECUTE format('CREATE TRIGGER muniment_truncate BEFORE TRUNCATE ON %I.%I FOR EACH STATEMENT EXECUTE FUNCTION muniment.on_truncate()',
+                m.schema_name, m.table_name);
+        END IF;
         IF m.published AND NOT coalesce(m.was_published, false) THEN
             EXECUTE format('ALTER PUBLICATION %I ADD TABLE %I.%I %s', s.publication, m.schema_name, m.table_name, coalesce(visible, ''));
         END IF;
