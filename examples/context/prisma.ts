@@ -1,4 +1,4 @@
-// Prisma: an interactive transaction that says who acts first.
+// Prisma: an interactive transaction that says who acts first. With the generator "prisma-client", import from its output folder.
 import { Prisma, PrismaClient } from "@prisma/client";
 
 export type AuditContext = { user_id?: number; user_name?: string; session_id?: string; ip_address?: string; change_reason?: string };

@@ -2,6 +2,8 @@
 
     pip install sqlalchemy psycopg[binary]
     python sqlalchemy_example.py postgresql+psycopg://user:password@host/database
+
+AsyncSession does it, too. What is written without a Session (engine.begin()) or with AUTOCOMMIT has no context.
 """
 
 import json
