@@ -220,6 +220,9 @@ async fn what_is_in_the_way_is_said() {
         "--mask-column app.keyed.missing"
     );
     assert_eq!(refused(AttachOptions { mask_columns: vec!["app.*.id".into()], ..options(&["app.*"]) }).await, "app.keyed");
+    server.execute(DATABASE, "CREATE SCHEMA muniment AUTHORIZATION weak").await.unwrap();
+    assert_eq!(refused(options(&["app.keyed"])).await, "schema muniment");
+    server.execute(DATABASE, "DROP SCHEMA muniment").await.unwrap();
     let weak = server.url(DATABASE).replace(&format!("{}:{}", muniment_testkit::USER, muniment_testkit::PASSWORD), "weak:weak");
     let plan = attach::plan(&weak, &options(&["app.keyed"]), false).await.unwrap();
     assert_eq!(refusals(&plan), ["weak", "weak", "app.keyed"]);

@@ -12,6 +12,8 @@ SELECT current_setting('server_version_num')::int4 AS version,
     has_database_privilege(current_database(), 'CREATE') AS may_create,
     current_user::text AS user_name,
     current_database()::text AS database_name,
-    coalesce((SELECT pg_has_role(n.nspowner, 'USAGE') FROM pg_namespace n WHERE n.nspname = 'muniment'), true) AS owns_schema,
+    -- A schema that somebody else has made would stay theirs, with all that is put into it.
+    coalesce((SELECT CASE WHEN to_regclass('muniment.attached') IS NULL THEN n.nspowner = r.oid ELSE pg_has_role(n.nspowner, 'USAGE') END
+        FROM pg_namespace n WHERE n.nspname = 'muniment'), true) AS owns_schema,
     to_regclass('muniment.attached') IS NOT NULL AS is_installed
 FROM pg_roles r WHERE r.rolname = current_user

@@ -113,7 +113,10 @@ async fn judge(connection: &mut PgConnection, facts: &Facts, plan: &mut Plan) ->
         refuse("server", "this is a replica: attach the primary");
     }
     if !facts.owns_schema {
-        refuse("schema muniment", "it belongs to another user");
+        refuse(
+            "schema muniment",
+            "it belongs to another role, who could remove or replace what attaching puts there: DROP SCHEMA muniment CASCADE first",
+        );
     }
     if !facts.may_create {
         refuse("privileges", "the user may not create a schema in this database: GRANT CREATE ON DATABASE");

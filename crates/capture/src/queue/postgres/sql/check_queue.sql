@@ -1,7 +1,9 @@
 -- What the server is and allows, and what is there already, in one row.
 SELECT current_setting('server_version_num')::int4 AS version, pg_is_in_recovery() AS in_recovery, r.rolsuper AS is_superuser,
     has_database_privilege(current_database(), 'CREATE') AS may_create,
-    coalesce((SELECT pg_has_role(n.nspowner, 'USAGE') FROM pg_namespace n WHERE n.nspname = 'muniment'), true) AS owns_schema,
+    -- A schema that somebody else has made would stay theirs, with all that is put into it.
+    coalesce((SELECT CASE WHEN to_regclass('muniment.queue_source') IS NULL THEN n.nspowner = r.oid ELSE pg_has_role(n.nspowner, 'USAGE') END
+        FROM pg_namespace n WHERE n.nspname = 'muniment'), true) AS owns_schema,
     to_regclass('muniment.attached') IS NOT NULL AS is_replicated,
     to_regclass('muniment.queue_source') IS NOT NULL AS is_queued
 FROM pg_roles r WHERE r.rolname = current_user
