@@ -1,7 +1,8 @@
 //! One change of one row, whatever it came from, and the line of `sys_audit_log` it becomes.
 
 use crate::row::{cut, without_nul, write_string};
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
@@ -71,6 +72,7 @@ impl Attribution {
 #[serde(default)]
 pub struct Context {
     /// Who, by number: `users.id`.
+    #[serde(deserialize_with = "whole_number")]
     pub user_id: Option<i64>,
     /// Who, by name.
     pub user_name: Option<String>,
@@ -89,7 +91,23 @@ pub struct Context {
     /// Ties together what one request caused.
     pub correlation_id: Option<String>,
     /// Sensitivity, 1 to 3.
+    #[serde(deserialize_with = "whole_number")]
     pub compliance_level: Option<i64>,
+}
+
+/// A whole number, or its digits as a text, as JavaScript and some drivers write large ones.
+fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a whole number was expected")]
+    enum Written {
+        Number(i64),
+        Text(String),
+    }
+    match Option::<Written>::deserialize(deserializer)? {
+        Some(Written::Text(digits)) => digits.parse().map(Some).map_err(|_| D::Error::custom("a text where a whole number was expected")),
+        Some(Written::Number(number)) => Ok(Some(number)),
+        None => Ok(None),
+    }
 }
 
 /// One change.

@@ -146,13 +146,14 @@ mod tests {
         let session = r#"{"user":"dba","application":"psql","address":"10.0.0.1"}"#;
         let check = |messages: &[&str], session: Option<&str>, expected| assert_eq!(after(messages, session).1, expected, "{messages:?}");
         check(&[r#"{"user_id":7}"#], Some(session), Attribution::Application);
+        check(&[r#"{"user_id":"7"}"#], Some(session), Attribution::Application);
         check(&[], Some(session), Attribution::Database);
         check(&[], None, Attribution::None);
         for nothing in ["", "  ", "null", "{}"] {
             check(&[nothing], Some(session), Attribution::Database);
             check(&[r#"{"user_id":7}"#, nothing], None, Attribution::None);
         }
-        for malformed in ["{", r#"{"user_id":"seven"}"#, "[]", "7"] {
+        for malformed in ["{", r#"{"user_id":"seven"}"#, r#"{"user_id":""}"#, r#"{"user_id":7.5}"#, "[]", "7"] {
             check(&[malformed], Some(session), Attribution::None);
             check(&[malformed, r#"{"user_name":"lan"}"#], None, Attribution::Application);
         }
