@@ -141,6 +141,12 @@ impl Plan {
         self.findings.push(PlanFinding { level, subject: subject.into(), text: text.into() });
     }
 
+    /// Refuses a schema `muniment` that is not ours: whoever has made it owns what is put into it.
+    pub(crate) fn refuse_schema(&mut self) {
+        let text = "it belongs to another role, who could remove or replace what attaching puts there: DROP SCHEMA muniment CASCADE first";
+        self.find(Level::Refusal, "schema muniment", text);
+    }
+
     /// Refuses a table whose primary key would not be recorded as it is: its rows could not be told apart.
     pub(crate) fn judge_key(&mut self, table: &str, key: &[String], is_hidden: impl Fn(&str) -> bool) {
         for column in key.iter().filter(|column| is_hidden(column)) {

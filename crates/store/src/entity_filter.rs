@@ -34,6 +34,7 @@ const PROBES: u32 = 6;
 const MAX_TABLES: usize = 256;
 
 type Block = [u8; BLOCK_BYTES as usize];
+const EMPTY: Block = [0; BLOCK_BYTES as usize];
 /// Byte and mask of each bit that a pair sets.
 type Bits = Vec<(usize, u8)>;
 
@@ -137,7 +138,7 @@ impl FilterBuilder {
         self.current.sort_unstable();
         self.current.dedup();
         let blocks = (self.current.len() as u64 * BITS).div_ceil(8 * BLOCK_BYTES).max(1);
-        let mut filter = vec![[0; BLOCK_BYTES as usize]; blocks as usize];
+        let mut filter = vec![EMPTY; blocks as usize];
         for (entity, stretch) in self.current.drain(..) {
             let block = &mut filter[block_of(entity, blocks) as usize];
             bits(entity, stretch).for_each(|(byte, mask)| block[byte] |= mask);
@@ -208,7 +209,7 @@ impl EntityFilters {
             } else {
                 let mut may = BTreeSet::new();
                 for (hash, probes) in &probes {
-                    let mut block: Block = [0; BLOCK_BYTES as usize];
+                    let mut block = EMPTY;
                     file.read_exact_at(&mut block, start + block_of(*hash, bytes / BLOCK_BYTES) * BLOCK_BYTES)?;
                     let is_set = |bits: &Bits| bits.iter().all(|(byte, mask)| block[*byte] & mask != 0);
                     may.extend(probes.iter().enumerate().filter(|(_, bits)| is_set(bits)).map(|(stretch, _)| stretch));

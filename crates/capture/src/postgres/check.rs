@@ -178,7 +178,7 @@ pub(super) fn judge_server(facts: &ServerFacts, options: &AttachOptions, needs_s
         plan.find(Level::Refusal, user, text);
     }
     if !facts.owns_schema {
-        plan.find(Level::Refusal, "schema muniment", format!("it belongs to another role than {user}, who could remove or replace what attaching puts there: DROP SCHEMA muniment CASCADE first"));
+        plan.refuse_schema();
     }
     if !facts.is_superuser {
         let text = "only a superuser may create event triggers: DDL is not recorded, and new tables and partitions are taken in when Muniment next looks, every 30 s; what is changed in them before has no record";

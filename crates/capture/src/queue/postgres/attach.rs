@@ -105,18 +105,15 @@ pub async fn plan(url: &str, options: &AttachOptions) -> Result<Plan> {
 }
 
 async fn judge(connection: &mut PgConnection, facts: &Facts, plan: &mut Plan) -> Result<()> {
+    if !facts.owns_schema {
+        plan.refuse_schema();
+    }
     let mut refuse = |subject: &str, text: &str| plan.find(Level::Refusal, subject, text);
     if facts.version < OLDEST_VERSION {
         refuse("server", "PostgreSQL 14 or later is needed");
     }
     if facts.in_recovery {
         refuse("server", "this is a replica: attach the primary");
-    }
-    if !facts.owns_schema {
-        refuse(
-            "schema muniment",
-            "it belongs to another role, who could remove or replace what attaching puts there: DROP SCHEMA muniment CASCADE first",
-        );
     }
     if !facts.may_create {
         refuse("privileges", "the user may not create a schema in this database: GRANT CREATE ON DATABASE");
