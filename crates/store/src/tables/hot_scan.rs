@@ -1,10 +1,8 @@
 //! Hot batches as a partition of a query, decoded one after the other while the query runs.
 
-use super::df_error;
+use super::{df_error, project};
 use crate::Store;
 use crate::db::BatchRow;
-use arrow_array::RecordBatch;
-use arrow_cast::cast;
 use arrow_schema::SchemaRef;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -51,18 +49,4 @@ impl PartitionStream for HotPartition {
         });
         Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), stream))
     }
-}
-
-/// The schema's columns of a batch, by name, in the schema's types.
-fn project(batch: &RecordBatch, schema: &SchemaRef) -> datafusion::common::Result<RecordBatch> {
-    let columns = schema.fields().iter().map(|field| {
-        // A batch is as old as its commit, and a log may have got columns since.
-        let Some(column) = batch.column_by_name(field.name()) else {
-            return Ok(arrow_array::new_null_array(field.data_type(), batch.num_rows()));
-        };
-        Ok(cast(column, field.data_type())?)
-    });
-    let columns = columns.collect::<datafusion::common::Result<Vec<_>>>()?;
-    let options = arrow_array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
 }

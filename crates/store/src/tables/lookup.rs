@@ -1,22 +1,27 @@
 //! Point look-ups: which rows of which files are changes of the entities that a query names. The filters of the files say which row groups to look at; the
-//! key columns of those say which rows. The scan that follows decodes nothing else.
+//! keys in those say which rows. Nothing else is decoded.
 
-use super::df_error;
+use super::pages::{Pages, RowGroupPages};
+use super::project;
 use super::reader::LocalFiles;
 use crate::db::FileRow;
 use crate::entity_filter::{Candidate, ENTITY, EntityFilters};
 use crate::objects::Objects;
-use arrow_array::{Array, BooleanArray, RecordBatch, StringViewArray};
-use arrow_schema::SchemaRef;
+use arrow_array::{Array, BooleanArray, RecordBatch, StringArray};
+use arrow_schema::{Schema, SchemaRef};
+use arrow_select::concat::concat_batches;
+use arrow_select::filter::filter_record_batch;
 use datafusion::arrow::compute::kernels::boolean::or;
 use datafusion::arrow::compute::kernels::cmp::eq;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccess};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::utils::{Guarantee, LiteralGuarantee};
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection};
+use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
+use datafusion::physical_plan::streaming::PartitionStream;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, RowGroups, RowSelection};
+use parquet::arrow::{FieldLevels, ProjectionMask, parquet_to_arrow_field_levels};
 use parquet::file::metadata::ParquetMetaData;
 use std::fs::File;
 use std::ops::Range;
@@ -32,12 +37,6 @@ pub(super) struct Entities {
     /// `None`: any table.
     tables: Option<Vec<String>>,
     keys: Vec<String>,
-}
-
-/// Rows of one row group.
-struct Hit {
-    row_group: usize,
-    rows: RowSelection,
 }
 
 fn literals(guarantees: &[LiteralGuarantee], column: &str) -> Option<Vec<String>> {
@@ -71,14 +70,15 @@ impl Entities {
     /// The rows with one of the keys. Few of them are of another table, and the query drops those: to look at the tables, too, would cost more.
     fn matches(&self, batch: &RecordBatch) -> Result<BooleanArray> {
         let column = super::derived::column(batch, ENTITY[1])?;
-        let equal = |key: &String| eq(column, &StringViewArray::new_scalar(key));
+        let equal = |key: &String| eq(column, &StringArray::new_scalar(key));
         let Some((first, others)) = self.keys.split_first() else { return Ok(BooleanArray::from(vec![false; batch.num_rows()])) };
         let others = others.iter().map(equal);
         Ok(others.fold(equal(first), |matching, equal| or(&matching?, &equal?))?)
     }
 }
 
-/// The row groups of one file and what is in them.
+/// The row groups of one file and what may be in them.
+#[derive(Clone, Debug)]
 struct Candidates {
     file: Arc<FileRow>,
     metadata: Arc<ParquetMetaData>,
@@ -86,13 +86,13 @@ struct Candidates {
     places: Vec<Candidate>,
 }
 
-/// Finds the rows and returns the files to scan, in `partitions` groups of about the same work. `None` if a file has no filters.
-pub(super) async fn select(
-    entities: &Entities,
+/// The partitions that find and read the rows, of about the same work, columns by position in the physical schema. `None` if a file has no filters.
+pub(super) async fn partitions(
+    entities: Entities,
     files: &[Arc<FileRow>],
     (objects, reader, physical): (&Objects, &LocalFiles, &SchemaRef),
-    partitions: usize,
-) -> Result<Option<Vec<Vec<PartitionedFile>>>> {
+    (projection, partitions): (&[usize], usize),
+) -> Result<Option<Vec<Arc<dyn PartitionStream>>>> {
     let mut candidates = Vec::with_capacity(files.len());
     for file in files {
         let metadata = reader.metadata(PartitionedFile::new(file.path.clone(), file.bytes)).await?;
@@ -105,22 +105,10 @@ pub(super) async fn select(
         }
         candidates.push(Candidates { file: file.clone(), metadata, stretch_rows: filters.stretch_rows(), places });
     }
-    let groups = balanced(candidates, partitions);
-    let tasks: Vec<_> = groups
-        .into_iter()
-        .map(|group| {
-            let (entities, objects, physical) = (entities.clone(), objects.clone(), physical.clone());
-            tokio::task::spawn_blocking(move || {
-                group.iter().map(|part| part.find(&entities, &objects, &physical)).collect::<Result<Vec<_>>>()
-            })
-        })
-        .collect();
-    let mut found = Vec::with_capacity(partitions);
-    for task in tasks {
-        found.push(task.await.map_err(df_error)??.into_iter().flatten().collect::<Vec<_>>());
-    }
-    found.retain(|group| !group.is_empty());
-    Ok(Some(found))
+    let look = Arc::new(Look { entities, objects: objects.clone(), schema: Arc::new(physical.project(projection)?) });
+    let groups = balanced(candidates, partitions).into_iter().filter(|group| !group.is_empty());
+    let partition = |group| Arc::new(Partition { look: look.clone(), group }) as Arc<dyn PartitionStream>;
+    Ok(Some(groups.map(partition).collect()))
 }
 
 /// Deals the row groups out to groups of about the same number, in order.
@@ -152,52 +140,109 @@ fn balanced(candidates: Vec<Candidates>, groups: usize) -> Vec<Vec<Candidates>> 
     dealt
 }
 
-impl Candidates {
-    /// The file with the rows to scan, unless there is none.
-    fn find(&self, entities: &Entities, objects: &Objects, physical: &SchemaRef) -> Result<Option<PartitionedFile>> {
-        let options = ArrowReaderOptions::new().with_schema(physical.clone());
-        let metadata = ArrowReaderMetadata::try_new(self.metadata.clone(), options)?;
-        let mut plan = ParquetAccessPlan::new_none(self.metadata.num_row_groups());
-        let file = File::open(objects.local_path(&self.file.path))?;
-        let mut any = false;
-        for place in &self.places {
-            if let Some(hit) = rows(&file, &metadata, (place, self.stretch_rows), entities)? {
-                plan.set(hit.row_group, RowGroupAccess::Selection(hit.rows));
-                any = true;
+/// What is looked for, and where.
+#[derive(Debug)]
+struct Look {
+    entities: Entities,
+    objects: Objects,
+    /// The columns that are asked for.
+    schema: SchemaRef,
+}
+
+#[derive(Debug)]
+struct Partition {
+    look: Arc<Look>,
+    group: Vec<Candidates>,
+}
+
+impl PartitionStream for Partition {
+    fn schema(&self) -> &SchemaRef {
+        &self.look.schema
+    }
+
+    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let mut stream = RecordBatchReceiverStreamBuilder::new(self.look.schema.clone(), 1);
+        let (look, group, found) = (self.look.clone(), self.group.clone(), stream.tx());
+        stream.spawn_blocking(move || {
+            for part in &group {
+                let file = part.open(&look)?;
+                for place in &part.places {
+                    for batch in file.rows(place)? {
+                        if found.blocking_send(batch).is_err() {
+                            return Ok(());
+                        }
+                    }
+                }
             }
-        }
-        let scanned = PartitionedFile::new(self.file.path.clone(), self.file.bytes);
-        Ok(any.then(|| scanned.with_extension(plan)))
+            Ok(())
+        });
+        stream.build()
     }
 }
 
-/// The rows of a row group's stretches that have one of the entities' keys.
-fn rows(
-    file: &File,
-    metadata: &ArrowReaderMetadata,
-    (place, stretch_rows): (&Candidate, usize),
-    entities: &Entities,
-) -> Result<Option<Hit>> {
-    let row_group = place.row_group;
-    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file.try_clone()?, metadata.clone());
-    let mask = ProjectionMask::columns(builder.parquet_schema(), [ENTITY[1]]);
-    let all = metadata.metadata().row_group(row_group).num_rows() as usize;
-    let everywhere: Vec<usize> = (0..all.div_ceil(stretch_rows)).collect();
-    let stretches = place.stretches.as_ref().unwrap_or(&everywhere);
-    let stretch = |n: &usize| (n * stretch_rows).min(all)..((n + 1) * stretch_rows).min(all);
-    let looked_at: Vec<Range<usize>> = stretches.iter().map(stretch).collect();
-    let selection = RowSelection::from_consecutive_ranges(looked_at.iter().cloned(), all);
-    let builder = builder.with_projection(mask).with_row_groups(vec![row_group]).with_row_selection(selection);
-    let mut numbers = looked_at.into_iter().flatten();
-    let mut found = Vec::new();
-    for batch in builder.with_batch_size(BATCH_ROWS).build()? {
-        let batch = batch?;
-        let matching = entities.matches(&batch)?;
-        let hits = numbers.by_ref().take(batch.num_rows()).enumerate();
-        found.extend(hits.filter(|(at, _)| matching.is_valid(*at) && matching.value(*at)).map(|(_, row)| row..row + 1));
+impl Candidates {
+    fn open<'a>(&'a self, look: &'a Look) -> Result<OpenFile<'a>> {
+        let columns = self.metadata.file_metadata().schema_descr();
+        let others = look.schema.fields().iter().map(|field| field.name().as_str()).filter(|name| *name != ENTITY[1]);
+        let levels = |mask| parquet_to_arrow_field_levels(columns, mask, None);
+        Ok(OpenFile {
+            look,
+            metadata: &self.metadata,
+            stretch_rows: self.stretch_rows,
+            pages: Arc::new(Pages::new(File::open(look.objects.local_path(&self.file.path))?, self.file.bytes)),
+            key: levels(ProjectionMask::columns(columns, [ENTITY[1]]))?,
+            others: levels(ProjectionMask::columns(columns, others))?,
+        })
     }
-    if found.is_empty() {
-        return Ok(None);
+}
+
+/// A file whose rows are looked up.
+struct OpenFile<'a> {
+    look: &'a Look,
+    metadata: &'a ParquetMetaData,
+    stretch_rows: usize,
+    pages: Arc<Pages>,
+    key: FieldLevels,
+    others: FieldLevels,
+}
+
+impl OpenFile<'_> {
+    fn read(&self, levels: &FieldLevels, row_group: usize, rows: impl Iterator<Item = Range<usize>>) -> Result<ParquetRecordBatchReader> {
+        let pages = RowGroupPages { pages: &self.pages, metadata: self.metadata, row_group };
+        let selection = RowSelection::from_consecutive_ranges(rows, pages.num_rows());
+        Ok(ParquetRecordBatchReader::try_new_with_row_groups(levels, &pages, BATCH_ROWS, Some(selection))?)
     }
-    Ok(Some(Hit { row_group, rows: RowSelection::from_consecutive_ranges(found.into_iter(), all) }))
+
+    /// The rows of a row group's stretches that have one of the entities' keys.
+    fn rows(&self, place: &Candidate) -> Result<impl Iterator<Item = Result<RecordBatch>>> {
+        let all = self.metadata.row_group(place.row_group).num_rows() as usize;
+        let everywhere: Vec<usize> = (0..all.div_ceil(self.stretch_rows)).collect();
+        let stretches = place.stretches.as_ref().unwrap_or(&everywhere);
+        let stretch = |n: &usize| (n * self.stretch_rows).min(all)..((n + 1) * self.stretch_rows).min(all);
+        let looked_at: Vec<Range<usize>> = stretches.iter().map(stretch).collect();
+        let (mut keys, mut rows) = (Vec::new(), Vec::new());
+        let mut numbers = looked_at.iter().cloned().flatten();
+        for batch in self.read(&self.key, place.row_group, looked_at.iter().cloned())? {
+            let batch = batch?;
+            let matching = self.look.entities.matches(&batch)?;
+            let hits = numbers.by_ref().take(batch.num_rows()).enumerate();
+            rows.extend(hits.filter(|(at, _)| matching.is_valid(*at) && matching.value(*at)).map(|(_, row)| row..row + 1));
+            keys.push(filter_record_batch(&batch, &matching)?);
+        }
+        let keys = match keys.first() {
+            Some(first) if !rows.is_empty() => concat_batches(first.schema_ref(), &keys)?,
+            _ => return Ok(None.into_iter().flatten()),
+        };
+        let mut done = 0;
+        let others = self.read(&self.others, place.row_group, rows.into_iter())?.map(move |batch| {
+            let batch = batch?;
+            let keys = keys.slice(done, batch.num_rows());
+            done += batch.num_rows();
+            let named =
+                |batch: &RecordBatch| batch.schema().fields().iter().cloned().zip(batch.columns().iter().cloned()).collect::<Vec<_>>();
+            let (fields, columns): (Vec<_>, Vec<_>) = named(&keys).into_iter().chain(named(&batch)).unzip();
+            project(&RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?, &self.look.schema)
+        });
+        Ok(Some(others).into_iter().flatten())
+    }
 }

@@ -4,6 +4,7 @@ mod casework;
 mod derived;
 mod hot_scan;
 mod lookup;
+mod pages;
 mod prune;
 mod reader;
 mod slices;
@@ -12,6 +13,8 @@ use crate::Store;
 use crate::flush::log_table;
 use crate::parquet_file::has_entities;
 use crate::{Snapshot, StoreError};
+use arrow_array::{RecordBatch, RecordBatchOptions, new_null_array};
+use arrow_cast::cast;
 use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef};
 use async_trait::async_trait;
 use casework::Cases;
@@ -19,7 +22,7 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DFSchema, DataFusionError, Result, Statistics};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::object_store::ObjectStoreUrl;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::{FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
@@ -129,30 +132,30 @@ impl LogTable {
         let reader = Arc::new(LocalFiles::new(self.store.objects(), state.runtime_env().cache_manager.get_file_metadata_cache()));
         let entities = predicate.filter(|_| has_entities(self.table)).and_then(Entities::of);
         let looked_up = match entities {
-            Some(entities) => lookup::select(&entities, files, (self.store.objects(), &reader, &self.physical), partitions).await?,
+            Some(entities) => {
+                let places = (self.store.objects(), reader.as_ref(), &self.physical);
+                lookup::partitions(entities, files, places, (projection, partitions)).await?
+            }
             None => None,
         };
-        if looked_up.as_ref().is_some_and(Vec::is_empty) {
-            return Ok(None);
+        if let Some(found) = looked_up {
+            let Some(schema) = found.first().map(|partition| partition.schema().clone()) else { return Ok(None) };
+            return Ok(Some(Arc::new(StreamingTableExec::try_new(schema, found, None, [], false, None)?)));
         }
         let mut source = ParquetSource::new(self.physical.clone())
             .with_parquet_file_reader_factory(reader)
-            .with_pushdown_filters(looked_up.is_none())
+            .with_pushdown_filters(true)
             .with_reorder_filters(true)
-            .with_bloom_filter_on_read(looked_up.is_none())
+            .with_bloom_filter_on_read(true)
             .with_enable_page_index(true);
-        if let Some(predicate) = predicate.filter(|_| opaque && looked_up.is_none()) {
+        if let Some(predicate) = predicate.filter(|_| opaque) {
             source = source.with_predicate(predicate.clone());
         }
-        let groups = match looked_up {
-            Some(groups) => groups.into_iter().map(FileGroup::new).collect(),
-            None => slices::groups(files, partitions),
-        };
         let records: u64 = files.iter().map(|file| file.extent.records()).sum();
         let mut statistics = Statistics::new_unknown(&self.physical);
         statistics.num_rows = datafusion::common::stats::Precision::Exact(records as usize);
         let config = FileScanConfigBuilder::new(ObjectStoreUrl::parse(OBJECTS_URL)?, Arc::new(source))
-            .with_file_groups(groups)
+            .with_file_groups(slices::groups(files, partitions))
             .with_statistics(statistics)
             .with_projection_indices(Some(projection.to_vec()))?
             // A plan that the planner doesn't see it can't reset, and partitions that share their work begin with what an earlier execution left: nothing.
@@ -214,6 +217,20 @@ impl TableProvider for LogTable {
         let partitions = derived::partitions(&self.store, self.table, Arc::new(snapshot), (&inner, Arc::new(cases)), &wanted);
         Ok(Arc::new(StreamingTableExec::try_new(wanted, partitions, None, [], false, None)?))
     }
+}
+
+/// The schema's columns of a batch, by name, in the schema's types.
+fn project(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let columns = schema.fields().iter().map(|field| {
+        // A batch is as old as its commit, and a log may have got columns since.
+        let Some(column) = batch.column_by_name(field.name()) else {
+            return Ok(new_null_array(field.data_type(), batch.num_rows()));
+        };
+        Ok(cast(column, field.data_type())?)
+    });
+    let columns = columns.collect::<Result<Vec<_>>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
 }
 
 /// A schema with its texts as views, which DataFusion filters and groups faster.
