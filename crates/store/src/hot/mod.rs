@@ -3,10 +3,12 @@
 //! A body is `version ‖ XXH3-64 of the rest (u64 LE) ‖ names ‖ texts ‖ metadata ‖ data`, with the length (u32 LE) before names, texts and metadata: an
 //! Arrow IPC record batch message whose schema is implied by the column names (comma separated) and the model. Columns that are null throughout are
 //! left out. A text column with few different texts has `#` before its name and numbers (Int8) instead of texts; the texts section has the length (u32 LE) of
-//! its texts, and then of each the length (u16 LE) and the bytes, for one such column after the other. The ledger columns `stream_index`, `recorded_at` and `blockchain_hash` come from the batch's row. The checksum keeps damaged bytes from
+//! its texts, and then of each the length (u16 LE) and the bytes, for one such column after the other. `new_values` with `~` before its name has (Binary) the
+//! lengths of what each document shares with `old_values` at its start and at its end (LEB128), and the bytes between. The ledger columns `stream_index`, `recorded_at` and `blockchain_hash` come from the batch's row. The checksum keeps damaged bytes from
 //! the IPC decoder, which panics where the lengths that they give don't fit.
 
 mod dictionary;
+mod pair;
 
 use crate::error::{Result, StoreError};
 use arrow_array::cast::AsArray;
@@ -27,9 +29,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// Bodies without documents that are cut.
+const VERSION_UNCUT: u8 = 2;
 /// Before the name of a column whose texts are numbered.
 const NUMBERED: char = '#';
+/// Before the name of a column of which what it shares with another is cut.
+const CUT: char = '~';
 const CHECKSUM_BYTES: usize = 8;
 /// Bodies smaller than this are not worth compressing.
 const COMPRESS_FROM_BYTES: usize = 8 * 1024;
@@ -44,7 +50,7 @@ thread_local! {
 pub fn encode(batch: &RecordBatch) -> Result<Bytes> {
     let fail = || StoreError::arrow("encoding a batch");
     let present: Vec<usize> = (0..batch.num_columns()).filter(|&at| batch.column(at).null_count() < batch.num_rows()).collect();
-    let Numbered { batch, names, texts } = number_texts(&batch.project(&present).map_err(fail())?)?;
+    let Shortened { batch, names, texts } = shorten(&batch.project(&present).map_err(fail())?)?;
     let mut options = IpcWriteOptions::try_new(8, false, arrow_ipc::MetadataVersion::V5).map_err(fail())?;
     if batch.get_array_memory_size() >= COMPRESS_FROM_BYTES {
         options = options
@@ -69,35 +75,40 @@ pub fn encode(batch: &RecordBatch) -> Result<Bytes> {
     Ok(Bytes::from(body))
 }
 
-/// A batch whose repetitive texts are numbers.
-struct Numbered {
+/// A batch whose repetitive texts are numbers, and whose documents are cut.
+struct Shortened {
     batch: RecordBatch,
     names: String,
     texts: Vec<u8>,
 }
 
-fn number_texts(batch: &RecordBatch) -> Result<Numbered> {
+fn shorten(batch: &RecordBatch) -> Result<Shortened> {
     let schema = batch.schema();
     let (mut fields, mut columns, mut names, mut texts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (field, column) in schema.fields().iter().zip(batch.columns()) {
-        match column.as_string_opt().and_then(dictionary::number) {
-            Some(numbered) => {
-                names.push(format!("{NUMBERED}{}", field.name()));
-                fields.push(Arc::new(Field::new(field.name(), DataType::Int8, field.is_nullable())));
-                texts.extend_from_slice(&(numbered.texts.len() as u32).to_le_bytes());
-                texts.extend_from_slice(&numbered.texts);
-                columns.push(Arc::new(numbered.numbers) as ArrayRef);
+        let name = field.name().as_str();
+        let base = || pair::base_of(name).and_then(|base| batch.column_by_name(base)?.as_string_opt::<i32>());
+        let (mark, stored) = match column.as_string_opt() {
+            Some(column) => {
+                if let Some(numbered) = dictionary::number(column) {
+                    texts.extend_from_slice(&(numbered.texts.len() as u32).to_le_bytes());
+                    texts.extend_from_slice(&numbered.texts);
+                    (Some(NUMBERED), Arc::new(numbered.numbers) as ArrayRef)
+                } else if let Some(base) = base() {
+                    (Some(CUT), Arc::new(pair::cut(base, column)) as ArrayRef)
+                } else {
+                    (None, Arc::new(column.clone()) as ArrayRef)
+                }
             }
-            None => {
-                names.push(field.name().clone());
-                fields.push(field.clone());
-                columns.push(column.clone());
-            }
-        }
+            None => (None, column.clone()),
+        };
+        names.push(mark.into_iter().chain(name.chars()).collect::<String>());
+        fields.push(Field::new(name, stored.data_type().clone(), field.is_nullable()));
+        columns.push(stored);
     }
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options);
-    Ok(Numbered { batch: batch.map_err(StoreError::arrow("encoding a batch"))?, names: names.join(","), texts })
+    Ok(Shortened { batch: batch.map_err(StoreError::arrow("encoding a batch"))?, names: names.join(","), texts })
 }
 
 /// What a batch's row says of its records.
@@ -114,7 +125,8 @@ pub struct Ledgered<'a> {
 /// Decodes a body into a batch of the log's stored schema.
 pub fn decode(table: &Table, body: &Bytes, row: Ledgered<'_>) -> Result<RecordBatch> {
     let damaged = |what: &str| StoreError::Damaged(format!("a batch of {} at {}: {what}", table.name, row.first));
-    let rest = body.strip_prefix(&[VERSION]).ok_or_else(|| damaged("unknown version"))?;
+    let rest = body.split_first().filter(|(version, _)| [VERSION, VERSION_UNCUT].contains(version));
+    let (_, rest) = rest.ok_or_else(|| damaged("unknown version"))?;
     let (checksum, rest) = rest.split_first_chunk::<CHECKSUM_BYTES>().ok_or_else(|| damaged("it is cut off"))?;
     if xxh3_64(rest).to_le_bytes() != *checksum {
         return Err(damaged("its checksum is wrong"));
@@ -124,9 +136,12 @@ pub fn decode(table: &Table, body: &Bytes, row: Ledgered<'_>) -> Result<RecordBa
     let (metadata, data) = section(rest).ok_or_else(|| damaged("it is cut off"))?;
     let names = std::str::from_utf8(names).map_err(|_| damaged("column names are not text"))?;
     let stored = table.stored_schema();
-    let field = |name: &str| match name.strip_prefix(NUMBERED) {
-        Some(name) => stored.field_with_name(name).map(|field| Field::new(name, DataType::Int8, field.is_nullable())),
-        None => stored.field_with_name(name).cloned(),
+    let field = |name: &str| {
+        let shortened = [(NUMBERED, DataType::Int8), (CUT, DataType::Binary)];
+        match shortened.into_iter().find_map(|(mark, ty)| Some((name.strip_prefix(mark)?, ty))) {
+            Some((name, ty)) => stored.field_with_name(name).map(|field| field.clone().with_data_type(ty)),
+            None => stored.field_with_name(name).cloned(),
+        }
     };
     let fields = names.split(',').map(field).collect::<Result<Vec<_>, _>>();
     let schema = Arc::new(Schema::new(fields.map_err(StoreError::arrow("decoding a batch"))?));
@@ -145,8 +160,13 @@ pub fn decode(table: &Table, body: &Bytes, row: Ledgered<'_>) -> Result<RecordBa
         *column = dictionary::texts(column.as_primitive::<Int8Type>(), known).map_err(damaged)?;
         texts = rest;
     }
-    let numbered = batch.schema();
-    let fields = numbered
+    let shortened = batch.schema();
+    for (at, name) in names.split(',').enumerate().filter_map(|(at, name)| Some((at, name.strip_prefix(CUT)?))) {
+        let base = pair::base_of(name).and_then(|base| columns[shortened.index_of(base).ok()?].as_string_opt());
+        let base = base.ok_or_else(|| damaged("there is nothing that documents follow from"))?;
+        columns[at] = Arc::new(pair::restore(base, columns[at].as_binary()).map_err(damaged)?);
+    }
+    let fields = shortened
         .fields()
         .iter()
         .zip(&columns)
