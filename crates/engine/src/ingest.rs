@@ -211,6 +211,7 @@ impl Engine {
         let mut prepared = if request.body.len() <= INLINE_BYTES {
             self.shared.prepare(table, &request.body, request.format, None).await?
         } else {
+            let _turn = self.shared.preparing.acquire().await.map_err(|_| EngineError::Stopped)?;
             let (shared, body, format, handle) = (self.shared.clone(), request.body, request.format, tokio::runtime::Handle::current());
             let work = move || handle.block_on(shared.prepare(table, &body, format, None));
             tokio::task::spawn_blocking(work).await.map_err(|_| EngineError::Stopped)??

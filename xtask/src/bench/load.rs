@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::http::{Client, Door};
@@ -49,36 +49,49 @@ pub fn percentile(sorted: &[f64], quantile: f64) -> f64 {
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
 }
 
-/// Events of a file, handed out to connections in order.
-struct Source {
-    lines: BufReader<File>,
-    left: u64,
+/// The bodies of all requests, read before the clock starts: the sender shares the cores with what it measures.
+struct Requests {
+    bytes: Vec<u8>,
+    /// Where each body ends, and its events.
+    ends: Vec<(usize, u64)>,
+    next: AtomicUsize,
 }
 
-impl Source {
-    /// Puts the next events into `body`; answers their number, 0 at the end.
-    fn next(&mut self, wanted: usize, body: &mut Vec<u8>) -> Result<u64> {
-        body.clear();
-        let mut events = 0;
-        while events < (wanted as u64).min(self.left) {
-            if self.lines.read_until(b'\n', body).context(|| "cannot read the events")? == 0 {
-                self.left = events;
-            } else {
-                events += 1;
+impl Requests {
+    fn read(events: &Path, load: Load) -> Result<Self> {
+        let file = File::open(events).context(|| format!("cannot open {}", events.display()))?;
+        let mut lines = BufReader::with_capacity(1 << 20, file);
+        let mut requests = Self { bytes: Vec::new(), ends: Vec::new(), next: AtomicUsize::new(0) };
+        let mut left = load.events;
+        while left > 0 {
+            let wanted = (load.events_per_request as u64).min(left);
+            let mut read = 0;
+            while read < wanted && lines.read_until(b'\n', &mut requests.bytes).context(|| "cannot read the events")? > 0 {
+                read += 1;
+            }
+            left = if read == wanted { left - read } else { 0 };
+            if read > 0 {
+                requests.ends.push((requests.bytes.len(), read));
             }
         }
-        self.left -= events;
-        Ok(events)
+        Ok(requests)
+    }
+
+    /// The next body and its events, if there is one.
+    fn next(&self) -> Option<(&[u8], u64)> {
+        let at = self.next.fetch_add(1, Ordering::Relaxed);
+        let (end, events) = *self.ends.get(at)?;
+        let start = at.checked_sub(1).map_or(0, |before| self.ends[before].0);
+        Some((&self.bytes[start..end], events))
     }
 }
 
 /// Sends events of a file to `sys_audit_log`.
 pub fn send(door: &Door, events: &Path, load: Load) -> Result<Outcome> {
-    let file = File::open(events).context(|| format!("cannot open {}", events.display()))?;
-    let source = Mutex::new(Source { lines: BufReader::with_capacity(1 << 20, file), left: load.events });
+    let requests = Requests::read(events, load)?;
     let start = Instant::now();
     let parts: Vec<Result<Outcome>> = std::thread::scope(|scope| {
-        let one = || connection(door, &source, load, start);
+        let one = || connection(door, &requests, load, start);
         let threads: Vec<_> = (0..load.connections).map(|_| scope.spawn(one)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Error::new("a connection's thread failed")))).collect()
     });
@@ -93,22 +106,15 @@ pub fn send(door: &Door, events: &Path, load: Load) -> Result<Outcome> {
     Ok(all)
 }
 
-fn connection(door: &Door, source: &Mutex<Source>, load: Load, start: Instant) -> Result<Outcome> {
+fn connection(door: &Door, requests: &Requests, load: Load, start: Instant) -> Result<Outcome> {
     let mut client = Client::connect(door)?;
     let mut outcome = Outcome { events: 0, seconds: 0.0, refusals: 0, latencies: Vec::new() };
-    let mut body = Vec::new();
     let path = "/api/v1/logs/sys_audit_log";
     while start.elapsed() < load.time {
-        let events = match source.lock() {
-            Ok(mut source) => source.next(load.events_per_request, &mut body)?,
-            Err(_) => return Err(Error::new("another connection failed")),
-        };
-        if events == 0 {
-            break;
-        }
+        let Some((body, events)) = requests.next() else { break };
         let sent = Instant::now();
         loop {
-            let answer = client.post(path, "application/json", "application/x-ndjson", &body)?;
+            let answer = client.post(path, "application/json", "application/x-ndjson", body)?;
             if !matches!(answer.status, 429 | 503) {
                 answer.ok(path)?;
                 break;
