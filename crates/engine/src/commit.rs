@@ -194,7 +194,11 @@ impl Committer {
             }
             step.commit.positions.extend(prepared.position.clone().map(|position| (position.source, position.value)));
             for prepared in std::iter::once(&**prepared).chain(prepared.with.as_deref()).filter(|prepared| prepared.records > 0) {
-                step.commit.next_ids.push((prepared.log.name.to_owned(), prepared.first_id + prepared.records as i64));
+                let next = prepared.first_id + prepared.records as i64;
+                match step.commit.next_ids.iter_mut().find(|(log, _)| log == prepared.log.name) {
+                    Some((_, known)) => *known = next.max(*known),
+                    None => step.commit.next_ids.push((prepared.log.name.to_owned(), next)),
+                }
             }
         }
         self.finish(step, decoded).await?;

@@ -1,6 +1,7 @@
 //! The commit database on SQLite: one file in the data folder, in WAL mode, every commit synced to disk before it is acknowledged.
 
 mod backfill;
+mod commit;
 mod create;
 mod followers;
 mod register_rows;
@@ -8,7 +9,7 @@ mod registers;
 mod rows;
 mod sources;
 
-use crate::db::{CaptureSourceRow, Commit, CommitDb, IdempotencyRow, Loaded, NewBatch, Replacement, StreamRow};
+use crate::db::{CaptureSourceRow, Commit, CommitDb, Loaded, Replacement};
 use crate::error::{Result, StoreError};
 use crate::follow::{Advance, FollowerRow, OutboxRow, StreamCommit};
 use crate::register::{ChangedBy, Lookup, RegisterChange, RegisterRow};
@@ -116,112 +117,6 @@ fn options_read(path: &Path) -> SqliteConnectOptions {
     options(path).read_only(true)
 }
 
-async fn write_batch(connection: &mut SqliteConnection, batch: &NewBatch) -> Result<()> {
-    let extent = &batch.extent;
-    sqlx::query(sql!("insert_hot_batch"))
-        .bind(&extent.stream)
-        .bind(extent.first as i64)
-        .bind(extent.end as i64)
-        .bind(extent.first_id)
-        .bind(extent.last_id)
-        .bind(extent.recorded_to)
-        .bind(extent.min_time)
-        .bind(extent.max_time)
-        .bind(&batch.hashes[..])
-        .bind(&batch.body[..])
-        .execute(connection)
-        .await
-        .map_err(StoreError::database("writing a batch"))?;
-    Ok(())
-}
-
-async fn write_stream(connection: &mut SqliteConnection, row: &StreamRow, number: u64) -> Result<()> {
-    let fail = || StoreError::database("writing a stream's head");
-    sqlx::query(sql!("upsert_stream"))
-        .bind(&row.stream)
-        .bind(&row.log)
-        .bind(i64::from(row.retention_years))
-        .bind(row.size as i64)
-        .bind(&row.frontier[..])
-        .bind(&row.last_hash[..])
-        .bind(row.recorded_at)
-        .execute(&mut *connection)
-        .await
-        .map_err(fail())?;
-    sqlx::query(sql!("insert_stream_commit"))
-        .bind(&row.stream)
-        .bind(row.size as i64)
-        .bind(number as i64)
-        .execute(connection)
-        .await
-        .map_err(fail())?;
-    Ok(())
-}
-
-async fn write_ledger(connection: &mut SqliteConnection, commit: &Commit) -> Result<()> {
-    let fail = || StoreError::database("writing the meta-log");
-    for (number, leaf) in &commit.leaves {
-        sqlx::query(sql!("insert_meta_leaf")).bind(*number as i64).bind(&leaf[..]).execute(&mut *connection).await.map_err(fail())?;
-    }
-    for (number, leaf_type, subject) in &commit.landmarks {
-        let query = sqlx::query(sql!("insert_landmark")).bind(*number as i64).bind(*leaf_type).bind(subject);
-        query.execute(&mut *connection).await.map_err(fail())?;
-    }
-    if let Some(meta) = &commit.meta {
-        sqlx::query(sql!("upsert_meta_head"))
-            .bind(meta.size as i64)
-            .bind(&meta.frontier[..])
-            .bind(meta.time)
-            .execute(&mut *connection)
-            .await
-            .map_err(fail())?;
-    }
-    if let Some((size, note)) = &commit.checkpoint {
-        sqlx::query(sql!("insert_checkpoint")).bind(*size as i64).bind(note).execute(&mut *connection).await.map_err(fail())?;
-    }
-    for (log, next_id) in &commit.next_ids {
-        sqlx::query(sql!("upsert_log_head")).bind(log).bind(next_id).execute(&mut *connection).await.map_err(fail())?;
-    }
-    Ok(())
-}
-
-async fn write_idempotency(connection: &mut SqliteConnection, row: &IdempotencyRow, time: i64) -> Result<()> {
-    sqlx::query(sql!("insert_idempotency"))
-        .bind(&row.log)
-        .bind(&row.key)
-        .bind(&row.fingerprint[..])
-        .bind(&row.answer)
-        .bind(time)
-        .execute(connection)
-        .await
-        .map_err(StoreError::database("keeping an answer"))?;
-    Ok(())
-}
-
-async fn write_commit(connection: &mut SqliteConnection, commit: &Commit) -> Result<()> {
-    let mut transaction = connection.begin().await.map_err(StoreError::database("beginning"))?;
-    for (row, number) in &commit.streams {
-        write_stream(&mut transaction, row, *number).await?;
-    }
-    for batch in &commit.batches {
-        write_batch(&mut transaction, batch).await?;
-    }
-    write_ledger(&mut transaction, commit).await?;
-    for row in &commit.idempotency {
-        write_idempotency(&mut transaction, row, commit.time).await?;
-    }
-    for (source, value) in &commit.positions {
-        sqlx::query(sql!("upsert_position"))
-            .bind(source)
-            .bind(value)
-            .bind(commit.time)
-            .execute(&mut *transaction)
-            .await
-            .map_err(StoreError::database("writing a position"))?;
-    }
-    transaction.commit().await.map_err(StoreError::database("committing"))
-}
-
 async fn write_replacement(connection: &mut SqliteConnection, replacement: &Replacement) -> Result<()> {
     let fail = || StoreError::database("changing the catalog");
     let mut transaction = connection.begin().await.map_err(fail())?;
@@ -267,7 +162,7 @@ impl CommitDb for SqliteDb {
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
         let mut connection = self.write().await?;
-        let outcome = write_commit(&mut connection, commit).await;
+        let outcome = commit::write_commit(&mut connection, commit).await;
         let outcome = settle(connection, outcome).await;
         if let Some(backfill) = &self.backfill {
             backfill.wrote(commit.batches.iter().map(|batch| (batch.body.len() + batch.hashes.len()) as u64).sum());

@@ -1,1 +1,1 @@
-INSERT INTO checkpoint (size, note) VALUES ($1, $2)
+INSERT INTO checkpoint (size, note) VALUES (?, ?)

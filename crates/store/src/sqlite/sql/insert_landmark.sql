@@ -1,1 +1,1 @@
-INSERT INTO landmark (number, type, subject) VALUES ($1, $2, $3)
+INSERT INTO landmark (number, type, subject) VALUES (?, ?, ?)

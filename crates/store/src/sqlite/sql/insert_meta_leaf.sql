@@ -1,1 +1,1 @@
-INSERT INTO meta_leaf (number, leaf) VALUES ($1, $2)
+INSERT INTO meta_leaf (number, leaf) VALUES (?, ?)
