@@ -4,8 +4,10 @@ use crate::row::{cut, without_nul, write_string};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
 
 /// Most characters of `sys_audit_log.primary_key`.
 const KEY_CHARS: usize = 100;
@@ -90,9 +92,69 @@ pub struct Context {
     pub workflow_instance_id: Option<String>,
     /// Ties together what one request caused.
     pub correlation_id: Option<String>,
-    /// Sensitivity, 1 to 3.
+    /// Sensitivity, 1 to 3; more counts as 3.
     #[serde(deserialize_with = "whole_number")]
     pub compliance_level: Option<i64>,
+}
+
+/// Most bytes of a context.
+const MAX_CONTEXT_BYTES: usize = 64 << 10;
+/// Members of a context that are whole numbers.
+const WHOLE: [&str; 2] = ["user_id", "compliance_level"];
+
+impl Context {
+    /// Reads the text of a context and says what in it could not be understood. Nothing, `null` and `{}` are no context.
+    pub(crate) fn read(text: &[u8]) -> (Self, Option<String>) {
+        let text = text.trim_ascii();
+        if text.is_empty() || text == b"null" {
+            return (Self::default(), None);
+        }
+        if text.len() > MAX_CONTEXT_BYTES {
+            return (Self::default(), Some(format!("{} bytes", text.len())));
+        }
+        if text.first() != Some(&b'{') {
+            return (Self::default(), Some("it is no JSON object".to_owned()));
+        }
+        if let Ok(context) = serde_json::from_slice(text) {
+            return (context, None);
+        }
+        match serde_json::from_slice(text) {
+            Ok(members) => Self::member_by_member(members),
+            Err(error) => (Self::default(), Some(error.to_string())),
+        }
+    }
+
+    /// One bad member does not spoil the others; where a text is wanted, any other value is its JSON.
+    fn member_by_member(members: Map<String, Value>) -> (Self, Option<String>) {
+        let (mut good, mut bad) = (Map::new(), Vec::new());
+        for (name, value) in members {
+            let value = match value {
+                Value::String(_) | Value::Null => value,
+                other if WHOLE.contains(&name.as_str()) => other,
+                other => Value::String(other.to_string()),
+            };
+            let member = Map::from_iter([(name, value)]);
+            match serde_json::from_value::<Self>(Value::Object(member.clone())) {
+                Ok(_) => good.extend(member),
+                Err(error) => bad.extend(member.keys().map(|name| format!("{name}: {error}"))),
+            }
+        }
+        let context = serde_json::from_value(Value::Object(good)).unwrap_or_default();
+        (context, (!bad.is_empty()).then(|| bad.join("; ")))
+    }
+
+    /// Whether it says who.
+    pub(crate) fn names_somebody(&self) -> bool {
+        self.user_id.is_some() || self.user_name.is_some()
+    }
+
+    /// The address, without a port that stands behind it.
+    fn address(&self) -> Option<String> {
+        let text = self.ip_address.as_deref()?.trim();
+        let plain = text.parse::<IpAddr>();
+        let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<IpAddr>().ok();
+        plain.ok().or_else(bracketed).or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip())).map(|address| address.to_string())
+    }
 }
 
 /// A whole number, or its digits as a text, as JavaScript and some drivers write large ones.
@@ -169,14 +231,13 @@ impl LineTail {
         }
         text(",\"changed_by_username\":", context.user_name.as_deref(), 100, &mut out);
         out.extend_from_slice(format!(",\"changed_at\":{changed_at}").as_bytes());
-        let address = context.ip_address.as_deref().filter(|address| address.parse::<std::net::IpAddr>().is_ok());
-        text(",\"ip_address\":", address, 64, &mut out);
+        text(",\"ip_address\":", context.address().as_deref(), 64, &mut out);
         text(",\"user_agent\":", context.user_agent.as_deref(), 500, &mut out);
         text(",\"session_id\":", context.session_id.as_deref(), 128, &mut out);
         text(",\"change_reason\":", context.change_reason.as_deref(), 200, &mut out);
         text(",\"business_context\":", context.business_context.as_deref(), 200, &mut out);
         text(",\"workflow_instance_id\":", context.workflow_instance_id.as_deref(), 255, &mut out);
-        if let Some(level) = context.compliance_level.filter(|level| (1..=3).contains(level)) {
+        if let Some(level) = context.compliance_level.filter(|level| *level >= 1).map(|level| level.min(3)) {
             out.extend_from_slice(format!(",\"compliance_level\":{level}").as_bytes());
         }
         text(",\"transaction_id\":", transaction, 128, &mut out);
@@ -259,6 +320,45 @@ impl Change<'_> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn one_bad_member_of_a_context_does_not_spoil_the_others() {
+        let text = br#" {"user_id":"seven","user_name":"lan","session_id":17,"business_context":{"case":12},"change_reason":true,"compliance_level":[2],"other":[]} "#;
+        let (context, bad) = Context::read(text);
+        let expected = Context {
+            user_name: Some("lan".into()),
+            session_id: Some("17".into()),
+            business_context: Some(r#"{"case":12}"#.into()),
+            change_reason: Some("true".into()),
+            ..Context::default()
+        };
+        assert_eq!(context, expected);
+        let bad = bad.unwrap();
+        assert!(bad.contains("user_id: ") && bad.contains("compliance_level: ") && !bad.contains("session_id"), "{bad}");
+        for nothing in ["", " null ", "{}", r#"{"unknown":1}"#] {
+            assert_eq!(Context::read(nothing.as_bytes()), (Context::default(), None), "{nothing}");
+        }
+        for broken in ["{", "[]", "7", r#"{"user_name":"lan"}}"#] {
+            let (context, bad) = Context::read(broken.as_bytes());
+            assert!(context == Context::default() && bad.is_some(), "{broken}");
+        }
+    }
+
+    #[test]
+    fn addresses_may_have_a_port() {
+        let address = |text: &str| Context { ip_address: Some(text.into()), ..Context::default() }.address();
+        for (text, expected) in [
+            ("10.0.0.1", Some("10.0.0.1")),
+            (" 10.0.0.1:5432", Some("10.0.0.1")),
+            ("[2001:db8::1]:443", Some("2001:db8::1")),
+            ("[2001:db8::1]", Some("2001:db8::1")),
+            ("2001:db8::1", Some("2001:db8::1")),
+            ("unknown", None),
+            ("10.0.0.1:", None),
+        ] {
+            assert_eq!(address(text).as_deref(), expected, "{text}");
+        }
+    }
 
     #[test]
     fn keys() {

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
+use tokio::sync::SemaphorePermit;
 
 /// Requests up to this size are parsed where they arrive; larger ones on a thread of their own.
 const INLINE_BYTES: usize = 16 * 1024;
@@ -211,7 +212,6 @@ impl Engine {
         let mut prepared = if request.body.len() <= INLINE_BYTES {
             self.shared.prepare(table, &request.body, request.format, None).await?
         } else {
-            let _turn = self.shared.preparing.acquire().await.map_err(|_| EngineError::Stopped)?;
             let (shared, body, format, handle) = (self.shared.clone(), request.body, request.format, tokio::runtime::Handle::current());
             let work = move || handle.block_on(shared.prepare(table, &body, format, None));
             tokio::task::spawn_blocking(work).await.map_err(|_| EngineError::Stopped)??
@@ -258,12 +258,20 @@ impl Shared {
         Ok(parsed)
     }
 
+    /// Waits until a core is free for a large body.
+    async fn turn(&self, body: &[u8]) -> Option<SemaphorePermit<'_>> {
+        if body.len() <= INLINE_BYTES { None } else { self.preparing.acquire().await.ok() }
+    }
+
     /// Parses a body and hashes its records. Their ids begin at `first_id`, or at the next free one.
     pub(crate) async fn prepare(&self, table: &'static Table, body: &[u8], format: Format, first_id: Option<i64>) -> Result<Prepared> {
         let now = crate::now();
         let mut missed = BTreeSet::new();
+        let turn = self.turn(body).await;
         let mut parsed = self.parse(table, body, format, now, &mut missed);
+        drop(turn);
         if !missed.is_empty() && self.see_external_ids(table, &missed).await? {
+            let _turn = self.turn(body).await;
             parsed = self.parse(table, body, format, now, &mut BTreeSet::new());
         }
         let parsed = parsed?;
@@ -274,6 +282,7 @@ impl Shared {
         for class in parsed.batches {
             let stream = crate::prepare::stream_name(table.name, class.retention_years);
             let key = self.partition_key(&stream, &month).await?;
+            let _turn = self.turn(body).await;
             parts.push(prepare(table, class, first_id, month.clone(), &key)?);
         }
         Ok(Prepared { log: table, records: parsed.records, first_id, parts, idempotency: None, position: None, with: None, _memory: None })

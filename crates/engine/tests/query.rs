@@ -430,6 +430,36 @@ async fn changes_of_one_commit_apply_in_their_order_across_retention_classes() {
     assert_eq!(history.iter().map(|change| change.id).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
 }
 
+/// Look-ups of entities read files by themselves; they must find what a scan finds.
+#[tokio::test(flavor = "multi_thread")]
+async fn look_ups_find_what_scans_find() {
+    let fixture = Fixture::new(QueryLimits::default()).await;
+    // More than a row group; one key on a third of the rows, the others in several stretches each.
+    for half in 0..2 {
+        let key = |n: u32| if n % 3 == 0 { "busy".to_owned() } else { (n % 5_000).to_string() };
+        let rows = (0..40_000).map(|n| change(&key(n + half), "UPDATE", n % 60, "", &format!(r#"{{"n":{n}}}"#)));
+        fixture.send("sys_audit_log", &rows.collect::<String>()).await;
+    }
+    fixture.send("sys_audit_log", &change("*", "TRUNCATE", 1, "", "")).await;
+    fixture.engine.flush_all().await.unwrap();
+    fixture.send("sys_audit_log", &change("17", "DELETE", 2, r#"{"n":1}"#, "")).await;
+    for keys in ["'17'", "'busy'", "'busy', '17', '4999'", "'*'", "'none'", "''"] {
+        for columns in
+            ["count(*)", "count(primary_key)", "sum(id), count(new_values), min(changed_at), count(old_values)", "max(new_values)"]
+        {
+            let asked =
+                |column: &str| format!("SELECT {columns} FROM sys_audit_log WHERE table_name = 'case.hoso' AND {column} IN ({keys})");
+            assert_eq!(
+                fixture.table(&asked("primary_key")).await,
+                fixture.table(&asked("concat(primary_key, '')")).await,
+                "{columns} of {keys}"
+            );
+        }
+    }
+    let first = "SELECT id FROM sys_audit_log WHERE primary_key = 'busy' ORDER BY id LIMIT 2";
+    assert_eq!(fixture.number(first).await, 1);
+}
+
 async fn rows_at(fixture: &Fixture, at: u32, limit: usize) -> String {
     let (mut rows, mut options) = (Vec::new(), TableAtOptions { after: None, limit });
     loop {

@@ -10,7 +10,7 @@ use super::load::{Load, send};
 use super::report::{Report, grouped, median};
 use crate::error::Result;
 
-/// Events of a round of bulk ingest.
+/// Events of a round of bulk ingest, and of single events at most.
 const EVENTS: u64 = 600_000;
 /// Time of a round of single events, and of small questions.
 const TIME: Duration = Duration::from_secs(8);

@@ -16,7 +16,7 @@ use crate::error::{Context, Error, Result};
 
 const MIB: f64 = (1 << 20) as f64;
 const SQLITE_ROWS: u64 = 300_000;
-/// Events sent over HTTP at most; their requests are made before.
+/// Events sent over HTTP at most: the sender has them in memory.
 const HTTP_EVENTS: u64 = 3_000_000;
 const SINGLE_TIME: Duration = Duration::from_secs(15);
 const HISTORIES: usize = 200;

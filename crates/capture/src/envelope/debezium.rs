@@ -4,7 +4,7 @@ use super::image::Image;
 use super::message::Message;
 use super::object::{Object, content};
 use super::schema::Columns;
-use super::{CONTEXT_PREFIX, Row, State, Writer, context, malformed, place};
+use super::{CONTEXT_PREFIX, Row, State, Writer, malformed, place};
 use crate::change::{Operation, key_text};
 use crate::error::Result;
 use base64::Engine;
@@ -267,7 +267,8 @@ fn take_context(event: &Event<'_>, out: &mut Writer<'_>) {
     }
     let text =
         message.text("content").and_then(|text| STANDARD.decode(text.as_bytes()).ok()).and_then(|bytes| String::from_utf8(bytes).ok());
-    let next = State { transaction: Some(transaction), context: text.and_then(|text| context(&text)), ..State::default() };
+    let next =
+        State { transaction: Some(transaction), context: text.map(|text| crate::Context::read(text.as_bytes()).0), ..State::default() };
     out.decoded.state = std::mem::take(&mut out.decoded.state).next(next);
 }
 

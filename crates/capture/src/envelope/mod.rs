@@ -38,8 +38,6 @@ use std::collections::{HashMap, HashSet};
 
 /// Prefix of logical messages that say who and why.
 const CONTEXT_PREFIX: &str = "muniment.context";
-/// Longest context that is read; a longer one is as none.
-const MAX_CONTEXT_BYTES: usize = 64 << 10;
 /// Most characters of `source_position` and of `transaction_id`.
 const ID_CHARS: usize = 128;
 
@@ -305,7 +303,7 @@ impl Writer<'_> {
         let empty = Context::default();
         let database;
         let (context, attribution) = match (row.context, row.user.clone()) {
-            (Some(context), _) if context.user_id.is_some() || context.user_name.is_some() => (context, Attribution::Application),
+            (Some(context), _) if context.names_somebody() => (context, Attribution::Application),
             (context, Some(user)) => {
                 database = Context { user_name: Some(user), ..context.cloned().unwrap_or_default() };
                 (&database, Attribution::Database)
@@ -376,14 +374,6 @@ fn named(source: &str, id: &str) -> String {
         return format!("{source}:{id}");
     }
     format!("{source}:{}", hex::encode(&Sha256::digest(id.as_bytes())[..16]))
-}
-
-/// Reads the content of a context message. What is not a context says nothing about the user.
-fn context(text: &str) -> Option<Context> {
-    if text.len() > MAX_CONTEXT_BYTES {
-        return None;
-    }
-    serde_json::from_str(text).ok()
 }
 
 fn malformed(message: u64, field: impl Into<String>, reason: impl Into<String>) -> CaptureError {

@@ -3,7 +3,7 @@
 use super::image::Image;
 use super::message::Message;
 use super::object::{Name, Object, content};
-use super::{CONTEXT_PREFIX, Row, State, Writer, context, malformed, temporal};
+use super::{CONTEXT_PREFIX, Row, State, Writer, malformed, temporal};
 use crate::change::Operation;
 use crate::error::Result;
 use serde::Deserialize;
@@ -240,7 +240,7 @@ fn table(schema: Option<Name<'_>>, table: Option<Name<'_>>) -> Option<String> {
 /// A message of ours says who makes the changes after it. One that is not transactional says nothing about any transaction.
 fn take_context(transactional: bool, (prefix, text): (Option<Cow<'_, str>>, Option<Cow<'_, str>>), out: &mut Writer<'_>) {
     if transactional && prefix.as_deref() == Some(CONTEXT_PREFIX) {
-        out.decoded.state.context = text.and_then(|text| context(&text));
+        out.decoded.state.context = text.map(|text| crate::Context::read(text.as_bytes()).0);
     }
 }
 

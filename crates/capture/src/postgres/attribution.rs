@@ -21,7 +21,7 @@ pub struct Session {
 /// What a transaction has said so far about who made it.
 #[derive(Debug, Default)]
 pub(super) struct Speaker {
-    context: Option<Context>,
+    context: Context,
     malformed: Option<String>,
     session: Option<Session>,
     probable: Option<Session>,
@@ -39,24 +39,7 @@ impl fmt::Display for Session {
 impl Speaker {
     /// Takes the content of a `muniment.context` message; it replaces an earlier one. Nothing, `null` and `{}` say that there is none.
     pub fn hear_context(&mut self, content: &[u8]) {
-        (self.context, self.malformed) = (None, None);
-        let content = content.trim_ascii();
-        if content.is_empty() || content == b"null" {
-            return;
-        }
-        if content.len() > MAX_MESSAGE_BYTES {
-            self.malformed = Some(format!("{} bytes", content.len()));
-            return;
-        }
-        if content.first() != Some(&b'{') {
-            self.malformed = Some("no JSON object".to_owned());
-            return;
-        }
-        match serde_json::from_slice::<Context>(content) {
-            Ok(context) if context != Context::default() => self.context = Some(context),
-            Ok(_) => {}
-            Err(error) => self.malformed = Some(error.to_string()),
-        }
+        (self.context, self.malformed) = Context::read(content);
     }
 
     /// Takes the content of a `muniment.session` message, which the statement trigger sends.
@@ -93,17 +76,13 @@ impl Speaker {
 
     /// Whether knowing the session would help: the application named nobody.
     pub fn wants_session(&self) -> bool {
-        self.session.is_none() && self.malformed.is_none() && !self.names_somebody()
-    }
-
-    fn names_somebody(&self) -> bool {
-        self.context.as_ref().is_some_and(|context| context.user_id.is_some() || context.user_name.is_some())
+        self.session.is_none() && self.malformed.is_none() && !self.context.names_somebody()
     }
 
     /// What a change made now records.
     pub fn attribution(&self) -> (Context, Attribution) {
-        let context = self.context.clone().unwrap_or_default();
-        if self.names_somebody() {
+        let context = self.context.clone();
+        if context.names_somebody() {
             return (context, Attribution::Application);
         }
         match (&self.session, &self.malformed) {
@@ -123,7 +102,7 @@ impl Speaker {
     /// Whether a change made now is nobody's and not a known application's either.
     pub fn is_unattributed(&self, known_applications: &[String]) -> bool {
         let known = |session: &Session| session.application.as_ref().is_some_and(|application| known_applications.contains(application));
-        !self.names_somebody() && (self.malformed.is_some() || !self.session.as_ref().is_some_and(known))
+        !self.context.names_somebody() && (self.malformed.is_some() || !self.session.as_ref().is_some_and(known))
     }
 }
 

@@ -4,8 +4,6 @@ use crate::change::{Attribution, Context};
 use crate::finding::{Finding, FindingKind};
 use std::collections::BTreeSet;
 
-/// Most bytes of a context.
-const MAX_CONTEXT_BYTES: usize = 64 << 10;
 /// Findings of one batch; what is beyond is summed up in one more.
 const MAX_FINDINGS: usize = 20;
 
@@ -28,17 +26,8 @@ pub(super) struct Who {
 
 /// Judges a context, which may be absent; an empty one, which an ended transaction leaves behind on its connection, is absent.
 pub(super) fn who(context: Option<&str>, session: &Session) -> Who {
-    let text = context.map(str::trim).filter(|text| !text.is_empty() && *text != "null");
-    let (context, malformed) = match text {
-        None => (Context::default(), None),
-        Some(text) if text.len() > MAX_CONTEXT_BYTES => (Context::default(), Some(format!("{} bytes", text.len()))),
-        Some(text) if !text.starts_with('{') => (Context::default(), Some("it is no object".to_owned())),
-        Some(text) => match serde_json::from_str::<Context>(text) {
-            Ok(context) => (context, None),
-            Err(error) => (Context::default(), Some(error.to_string())),
-        },
-    };
-    if context.user_id.is_some() || context.user_name.is_some() {
+    let (context, malformed) = Context::read(context.unwrap_or_default().as_bytes());
+    if context.names_somebody() {
         return Who { context, attribution: Attribution::Application, malformed };
     }
     if session.user.is_none() || malformed.is_some() {

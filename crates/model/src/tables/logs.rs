@@ -70,7 +70,7 @@ pub(super) static SYS_AUDIT_LOG: Table = Table {
         Index { name: "ix_audit_context", columns: &["business_context", "changed_at DESC"], seed: "IX_Audit_Context",
             stands_for: "page index on business_context (few values: dictionary scan), month partition" },
         Index { name: "ix_audit_primary_key", columns: &["table_name", "primary_key", "changed_at DESC"], seed: "IX_Audit_PrimaryKey",
-            stands_for: "filter on the pair of table_name and primary_key in each row group, rows found exactly before the scan; month partition" },
+            stands_for: "filter on the pair of table_name and primary_key in each row group, no other rows are decoded; month partition" },
         Index { name: "ix_audit_workflow", columns: &["workflow_instance_id", "changed_at DESC"], seed: "IX_Audit_Workflow",
             stands_for: "bloom filter on workflow_instance_id, month partition" },
         Index { name: "pk_sys_audit_log", columns: &["id", "changed_at"], seed: "PK_SYS_AUDIT_LOG",

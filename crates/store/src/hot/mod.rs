@@ -202,3 +202,63 @@ fn section(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     rest.split_at_checked(u32::from_le_bytes(*length) as usize)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use arrow_array::StringArray;
+
+    const ROWS: usize = 200;
+
+    /// A body of changes whose documents are cut if there are documents before them.
+    fn body(with_old: bool) -> Vec<u8> {
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..ROWS as i64));
+        let document = |state: &str| {
+            Arc::new(StringArray::from_iter_values((0..ROWS).map(|n| format!(r#"{{"case":{n},"state":"{state}"}}"#)))) as ArrayRef
+        };
+        let mut columns = vec![("id", ids), ("new_values", document("CLOSED"))];
+        if with_old {
+            columns.push(("old_values", document("OPEN")));
+        }
+        encode(&RecordBatch::try_from_iter(columns).unwrap()).unwrap().to_vec()
+    }
+
+    fn decoded(body: Vec<u8>) -> Result<Vec<String>> {
+        let row = Ledgered { first: 0, recorded_at: 0, hashes: &[0; 32 * ROWS] };
+        let batch = decode(muniment_model::table("sys_audit_log").unwrap(), &Bytes::from(body), row)?;
+        Ok(batch.column_by_name("new_values").unwrap().as_string::<i32>().iter().map(|text| text.unwrap().to_owned()).collect())
+    }
+
+    /// Renames a column in a body and makes its checksum right again.
+    fn renamed(body: &[u8], from: &str, to: &str) -> Vec<u8> {
+        assert_eq!(from.len(), to.len());
+        let at = body.windows(from.len()).position(|bytes| bytes == from.as_bytes()).unwrap();
+        let mut body = body.to_vec();
+        body[at..at + from.len()].copy_from_slice(to.as_bytes());
+        let checksum = xxh3_64(&body[1 + CHECKSUM_BYTES..]);
+        body[1..=CHECKSUM_BYTES].copy_from_slice(&checksum.to_le_bytes());
+        body
+    }
+
+    #[test]
+    fn bodies_of_both_versions_are_read() {
+        let (cut, mut uncut) = (body(true), body(false));
+        let is_cut = |body: &[u8]| body.windows(11).any(|bytes| bytes == b"~new_values");
+        assert!(is_cut(&cut) && !is_cut(&uncut));
+        uncut[0] = VERSION_UNCUT;
+        assert_eq!(decoded(cut).unwrap(), decoded(uncut.clone()).unwrap());
+        uncut[0] = VERSION + 1;
+        assert!(decoded(uncut).unwrap_err().to_string().contains("unknown version"));
+    }
+
+    #[test]
+    fn documents_that_follow_from_nothing_are_damage() {
+        for (from, to) in [("old_values", "user_agent"), ("~new_values", "~user_agent"), ("~new_values", "#new_values")] {
+            let error = decoded(renamed(&body(true), from, to)).unwrap_err().to_string();
+            assert!(!error.is_empty(), "{from} as {to}");
+        }
+        let error = decoded(renamed(&body(true), "old_values", "user_agent")).unwrap_err().to_string();
+        assert!(error.contains("nothing that documents follow from"), "{error}");
+    }
+}

@@ -6,7 +6,7 @@ use crate::error::{Result, StoreError};
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, AssertSqlSafe, Connection, Encode, Sqlite, SqliteConnection, Type};
 
-/// Statements that are sent together at most. What a commit sends is kept prepared, by its text.
+/// Statements from which on a script is sent. Scripts are kept prepared, by their text.
 const TOGETHER: usize = 24;
 
 /// Statements with parameters by position (`?`), in the order in which they are bound.
@@ -21,6 +21,7 @@ struct Script {
 
 impl Script {
     fn statement(&mut self, text: &'static str) -> &mut Self {
+        debug_assert!(!text.contains('$'), "numbered parameters count from the script's start");
         self.text.push_str(text);
         self.text.push(';');
         self.statements += 1;
@@ -32,13 +33,13 @@ impl Script {
         self
     }
 
-    /// Sends what has been gathered, if it is as much as is sent at a time.
-    async fn flow(&mut self, connection: &mut SqliteConnection) -> Result<()> {
+    async fn send_if_full(&mut self, connection: &mut SqliteConnection) -> Result<()> {
         if self.statements < TOGETHER { Ok(()) } else { self.send(connection).await }
     }
 
     async fn send(&mut self, connection: &mut SqliteConnection) -> Result<()> {
         let Self { text, statements, arguments, refused } = std::mem::take(self);
+        debug_assert_eq!(text.matches('?').count(), arguments.len(), "{text}");
         let fail = StoreError::database("writing a commit");
         match refused {
             Some(error) => Err(fail(sqlx::Error::Encode(error))),
@@ -85,19 +86,19 @@ pub(super) async fn write_commit(connection: &mut SqliteConnection, commit: &Com
     let mut script = Script::default();
     for (row, number) in &commit.streams {
         script.stream(row, *number);
-        script.flow(&mut transaction).await?;
+        script.send_if_full(&mut transaction).await?;
     }
     for batch in &commit.batches {
         script.batch(batch);
-        script.flow(&mut transaction).await?;
+        script.send_if_full(&mut transaction).await?;
     }
     for (number, leaf) in &commit.leaves {
         script.statement(sql!("insert_meta_leaf")).bind(*number as i64).bind(&leaf[..]);
-        script.flow(&mut transaction).await?;
+        script.send_if_full(&mut transaction).await?;
     }
     for (number, leaf_type, subject) in &commit.landmarks {
         script.statement(sql!("insert_landmark")).bind(*number as i64).bind(*leaf_type).bind(subject);
-        script.flow(&mut transaction).await?;
+        script.send_if_full(&mut transaction).await?;
     }
     if let Some(meta) = &commit.meta {
         script.statement(sql!("upsert_meta_head")).bind(meta.size as i64).bind(&meta.frontier[..]).bind(meta.time);
@@ -107,15 +108,15 @@ pub(super) async fn write_commit(connection: &mut SqliteConnection, commit: &Com
     }
     for (log, next_id) in &commit.next_ids {
         script.statement(sql!("upsert_log_head")).bind(log).bind(next_id);
-        script.flow(&mut transaction).await?;
+        script.send_if_full(&mut transaction).await?;
     }
     for row in &commit.idempotency {
         script.idempotency(row, commit.time);
-        script.flow(&mut transaction).await?;
+        script.send_if_full(&mut transaction).await?;
     }
     for (source, value) in &commit.positions {
         script.statement(sql!("upsert_position")).bind(source).bind(value).bind(commit.time);
-        script.flow(&mut transaction).await?;
+        script.send_if_full(&mut transaction).await?;
     }
     script.send(&mut transaction).await?;
     transaction.commit().await.map_err(StoreError::database("committing"))

@@ -13,12 +13,12 @@ use arrow_select::concat::concat_batches;
 use arrow_select::filter::filter_record_batch;
 use datafusion::arrow::compute::kernels::boolean::or;
 use datafusion::arrow::compute::kernels::cmp::eq;
-use datafusion::common::{Result, ScalarValue};
+use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::utils::{Guarantee, LiteralGuarantee};
-use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, RowGroups, RowSelection};
 use parquet::arrow::{FieldLevels, ProjectionMask, parquet_to_arrow_field_levels};
@@ -29,7 +29,8 @@ use std::sync::Arc;
 
 /// Pairs of table and key that are looked up at most; a query that names more scans.
 const MAX_ENTITIES: usize = 256;
-const BATCH_ROWS: usize = 8192;
+/// Rows that are read at a time: of the largest documents they are a gigabyte, and offsets reach two.
+const BATCH_ROWS: usize = 1024;
 
 /// The entities that a query can be about.
 #[derive(Clone, Debug)]
@@ -91,7 +92,7 @@ pub(super) async fn partitions(
     entities: Entities,
     files: &[Arc<FileRow>],
     (objects, reader, physical): (&Objects, &LocalFiles, &SchemaRef),
-    (projection, partitions): (&[usize], usize),
+    (projection, share_of): (&[usize], usize),
 ) -> Result<Option<Vec<Arc<dyn PartitionStream>>>> {
     let mut candidates = Vec::with_capacity(files.len());
     for file in files {
@@ -106,7 +107,7 @@ pub(super) async fn partitions(
         candidates.push(Candidates { file: file.clone(), metadata, stretch_rows: filters.stretch_rows(), places });
     }
     let look = Arc::new(Look { entities, objects: objects.clone(), schema: Arc::new(physical.project(projection)?) });
-    let groups = balanced(candidates, partitions).into_iter().filter(|group| !group.is_empty());
+    let groups = balanced(candidates, share_of).into_iter().filter(|group| !group.is_empty());
     let partition = |group| Arc::new(Partition { look: look.clone(), group }) as Arc<dyn PartitionStream>;
     Ok(Some(groups.map(partition).collect()))
 }
@@ -161,33 +162,30 @@ impl PartitionStream for Partition {
     }
 
     fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let mut stream = RecordBatchReceiverStreamBuilder::new(self.look.schema.clone(), 1);
-        let (look, group, found) = (self.look.clone(), self.group.clone(), stream.tx());
-        stream.spawn_blocking(move || {
-            for part in &group {
-                let file = part.open(&look)?;
-                for place in &part.places {
-                    for batch in file.rows(place)? {
-                        if found.blocking_send(batch).is_err() {
-                            return Ok(());
-                        }
-                    }
-                }
-            }
-            Ok(())
+        let look = self.look.clone();
+        // A batch for each row group, even an empty one: between batches a query that has ended stops.
+        let batches = self.group.clone().into_iter().flat_map(move |part| match part.open(&look) {
+            Ok(file) => Box::new(part.places.into_iter().flat_map(move |place| file.rows(&place))) as Batches,
+            Err(error) => failed(error),
         });
-        stream.build()
+        Box::pin(RecordBatchStreamAdapter::new(self.look.schema.clone(), futures::stream::iter(batches)))
     }
 }
 
+type Batches = Box<dyn Iterator<Item = Result<RecordBatch>> + Send>;
+
+fn failed(error: DataFusionError) -> Batches {
+    Box::new(std::iter::once(Err(error)))
+}
+
 impl Candidates {
-    fn open<'a>(&'a self, look: &'a Look) -> Result<OpenFile<'a>> {
+    fn open(&self, look: &Arc<Look>) -> Result<OpenFile> {
         let columns = self.metadata.file_metadata().schema_descr();
         let others = look.schema.fields().iter().map(|field| field.name().as_str()).filter(|name| *name != ENTITY[1]);
         let levels = |mask| parquet_to_arrow_field_levels(columns, mask, None);
         Ok(OpenFile {
-            look,
-            metadata: &self.metadata,
+            look: look.clone(),
+            metadata: self.metadata.clone(),
             stretch_rows: self.stretch_rows,
             pages: Arc::new(Pages::new(File::open(look.objects.local_path(&self.file.path))?, self.file.bytes)),
             key: levels(ProjectionMask::columns(columns, [ENTITY[1]]))?,
@@ -197,24 +195,28 @@ impl Candidates {
 }
 
 /// A file whose rows are looked up.
-struct OpenFile<'a> {
-    look: &'a Look,
-    metadata: &'a ParquetMetaData,
+struct OpenFile {
+    look: Arc<Look>,
+    metadata: Arc<ParquetMetaData>,
     stretch_rows: usize,
     pages: Arc<Pages>,
     key: FieldLevels,
     others: FieldLevels,
 }
 
-impl OpenFile<'_> {
+impl OpenFile {
     fn read(&self, levels: &FieldLevels, row_group: usize, rows: impl Iterator<Item = Range<usize>>) -> Result<ParquetRecordBatchReader> {
-        let pages = RowGroupPages { pages: &self.pages, metadata: self.metadata, row_group };
+        let pages = RowGroupPages { pages: &self.pages, metadata: &self.metadata, row_group };
         let selection = RowSelection::from_consecutive_ranges(rows, pages.num_rows());
         Ok(ParquetRecordBatchReader::try_new_with_row_groups(levels, &pages, BATCH_ROWS, Some(selection))?)
     }
 
+    fn rows(&self, place: &Candidate) -> Batches {
+        self.matching_rows(place).unwrap_or_else(failed)
+    }
+
     /// The rows of a row group's stretches that have one of the entities' keys.
-    fn rows(&self, place: &Candidate) -> Result<impl Iterator<Item = Result<RecordBatch>>> {
+    fn matching_rows(&self, place: &Candidate) -> Result<Batches> {
         let all = self.metadata.row_group(place.row_group).num_rows() as usize;
         let everywhere: Vec<usize> = (0..all.div_ceil(self.stretch_rows)).collect();
         let stretches = place.stretches.as_ref().unwrap_or(&everywhere);
@@ -231,9 +233,9 @@ impl OpenFile<'_> {
         }
         let keys = match keys.first() {
             Some(first) if !rows.is_empty() => concat_batches(first.schema_ref(), &keys)?,
-            _ => return Ok(None.into_iter().flatten()),
+            _ => return Ok(Box::new(std::iter::once(Ok(RecordBatch::new_empty(self.look.schema.clone()))))),
         };
-        let mut done = 0;
+        let (mut done, look) = (0, self.look.clone());
         let others = self.read(&self.others, place.row_group, rows.into_iter())?.map(move |batch| {
             let batch = batch?;
             let keys = keys.slice(done, batch.num_rows());
@@ -241,8 +243,8 @@ impl OpenFile<'_> {
             let named =
                 |batch: &RecordBatch| batch.schema().fields().iter().cloned().zip(batch.columns().iter().cloned()).collect::<Vec<_>>();
             let (fields, columns): (Vec<_>, Vec<_>) = named(&keys).into_iter().chain(named(&batch)).unzip();
-            project(&RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?, &self.look.schema)
+            project(&RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?, &look.schema)
         });
-        Ok(Some(others).into_iter().flatten())
+        Ok(Box::new(others))
     }
 }

@@ -133,8 +133,8 @@ impl LogTable {
         let entities = predicate.filter(|_| has_entities(self.table)).and_then(Entities::of);
         let looked_up = match entities {
             Some(entities) => {
-                let places = (self.store.objects(), reader.as_ref(), &self.physical);
-                lookup::partitions(entities, files, places, (projection, partitions)).await?
+                let within = (self.store.objects(), reader.as_ref(), &self.physical);
+                lookup::partitions(entities, files, within, (projection, partitions)).await?
             }
             None => None,
         };
@@ -222,7 +222,7 @@ impl TableProvider for LogTable {
 /// The schema's columns of a batch, by name, in the schema's types.
 fn project(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     let columns = schema.fields().iter().map(|field| {
-        // A batch is as old as its commit, and a log may have got columns since.
+        // What is stored is as old as its commit, and a log may have got columns since.
         let Some(column) = batch.column_by_name(field.name()) else {
             return Ok(new_null_array(field.data_type(), batch.num_rows()));
         };

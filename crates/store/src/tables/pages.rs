@@ -62,7 +62,7 @@ impl ChunkReader for Pages {
     }
 }
 
-/// One row group of a file, whose page index has been read.
+/// One row group of a file. With the page index in the metadata, pages without a wanted row are not read.
 pub(super) struct RowGroupPages<'a> {
     pub(super) pages: &'a Arc<Pages>,
     pub(super) metadata: &'a ParquetMetaData,
