@@ -103,7 +103,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) thresholds: crate::thresholds::Current,
     pub(crate) sight: Sight,
-    /// Turns at preparing large bodies, one for each core: more at a time would all be late.
+    /// Turns at preparing large requests, one for each core: more at a time would all be late.
     pub(crate) preparing: Semaphore,
     next_ids: HashMap<&'static str, AtomicI64>,
     partition_keys: Mutex<HashMap<(String, Arc<str>), PartitionKey>>,

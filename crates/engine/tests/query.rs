@@ -436,7 +436,7 @@ async fn look_ups_find_what_scans_find() {
     let fixture = Fixture::new(QueryLimits::default()).await;
     // More than a row group; one key on a third of the rows, the others in several stretches each.
     for half in 0..2 {
-        let key = |n: u32| if n % 3 == 0 { "busy".to_owned() } else { (n % 5_000).to_string() };
+        let key = |n: u32| if n.is_multiple_of(3) { "busy".to_owned() } else { (n % 5_000).to_string() };
         let rows = (0..40_000).map(|n| change(&key(n + half), "UPDATE", n % 60, "", &format!(r#"{{"n":{n}}}"#)));
         fixture.send("sys_audit_log", &rows.collect::<String>()).await;
     }
