@@ -45,8 +45,7 @@ pub async fn verify(config: Config, options: Verify) -> Result<ExitCode> {
         print(format!("{}\n", serde_json::json!(report)).as_bytes())?;
     } else {
         let rate = report.outcome.records as f64 / seconds.max(0.001);
-        let text =
-            format!("{report}\ncompared with {compared} published checkpoints\nverified in {seconds:.1} s, {rate:.0} records a second\n");
+        let text = format!("{report}\ncompared with {compared} published checkpoints\ntook {seconds:.1} s, {rate:.0} records a second\n");
         print(text.as_bytes())?;
     }
     Ok(ExitCode::from(report.exit_code()))
