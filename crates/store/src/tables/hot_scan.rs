@@ -4,6 +4,7 @@ use super::{df_error, project};
 use crate::Store;
 use crate::db::BatchRow;
 use arrow_schema::SchemaRef;
+use datafusion::common::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
@@ -24,12 +25,11 @@ impl HotPartition {
     pub(super) fn new(
         store: Arc<Store>,
         table: &'static Table,
-        physical: SchemaRef,
+        physical: &SchemaRef,
         projection: &[usize],
         batches: Vec<Arc<BatchRow>>,
-    ) -> Self {
-        let fields: Vec<_> = projection.iter().map(|&at| physical.field(at).clone()).collect();
-        Self { store, table, schema: Arc::new(arrow_schema::Schema::new(fields)), batches }
+    ) -> Result<Self> {
+        Ok(Self { store, table, schema: Arc::new(physical.project(projection)?), batches })
     }
 }
 

@@ -109,7 +109,7 @@ impl LogTable {
         }
         let hot = prune::batches(self.table, snapshot, &self.physical, predicate)?;
         if !hot.is_empty() {
-            let partition = hot_scan::HotPartition::new(self.store.clone(), self.table, self.physical.clone(), projection, hot);
+            let partition = hot_scan::HotPartition::new(self.store.clone(), self.table, &self.physical, projection, hot)?;
             let schema = partition.schema().clone();
             plans.push(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(partition)], None, [], false, None)?));
         }

@@ -1,6 +1,7 @@
 //! The pages of a row group, for reading few rows of many row groups. Parquet's own reader makes a compressor and a decompressor for each column of each row
 //! group; for a handful of rows that costs more than reading them. Here one decompressor serves all that a thread reads.
 
+use super::reader::read_range;
 use bytes::{Buf, Bytes, buf::Reader};
 use parquet::arrow::arrow_reader::RowGroups;
 use parquet::basic::Compression;
@@ -11,7 +12,6 @@ use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::serialized_reader::SerializedPageReader;
 use std::cell::RefCell;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use zstd::bulk::Decompressor;
 use zstd::zstd_safe::get_frame_content_size;
@@ -56,9 +56,7 @@ impl ChunkReader for Pages {
         if start.saturating_add(length as u64) > self.bytes {
             return Err(ParquetError::EOF(format!("{length} bytes from {start} of a file of {} bytes", self.bytes)));
         }
-        let mut bytes = vec![0; length];
-        self.file.read_exact_at(&mut bytes, start)?;
-        Ok(bytes.into())
+        read_range(&self.file, start, length)
     }
 }
 

@@ -65,13 +65,15 @@ struct LocalReader {
     counted: ParquetFileMetrics,
 }
 
+/// The bytes of a file from an offset on.
+pub(super) fn read_range(file: &File, start: u64, length: usize) -> ParquetResult<Bytes> {
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, start)?;
+    Ok(bytes.into())
+}
+
 fn read(file: &File, ranges: &[Range<u64>]) -> ParquetResult<Vec<Bytes>> {
-    let read = |range: &Range<u64>| {
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        file.read_exact_at(&mut bytes, range.start)?;
-        Ok(Bytes::from(bytes))
-    };
-    ranges.iter().map(read).collect()
+    ranges.iter().map(|range| read_range(file, range.start, (range.end - range.start) as usize)).collect()
 }
 
 impl AsyncFileReader for LocalReader {
