@@ -13,9 +13,9 @@ use tokio::task::JoinHandle;
 use xxhash_rust::xxh3::Xxh3;
 
 /// Bytes of a chunk: large enough for parallel work and few commits, small enough to bound memory.
-const CHUNK_BYTES: usize = 2 << 20;
+const CHUNK_BYTES: usize = 3 << 20;
 /// Chunks that may wait for their commit: the next commit is made of what gathers during the last.
-const COMMITTING: usize = 10;
+const COMMITTING: usize = 7;
 
 /// A source of NDJSON records.
 pub struct FileIngest<'a> {

@@ -1,114 +1,204 @@
 //! Hot batches: the columns of committed records as they lie in the commit database until they move to Parquet.
 //!
-//! A body is `version ‖ XXH3-64 of the rest (u64 LE) ‖ names ‖ texts ‖ metadata ‖ data`, with the length (u32 LE) before names, texts and metadata: an
-//! Arrow IPC record batch message whose schema is implied by the column names (comma separated) and the model. Columns that are null throughout are
-//! left out. A text column with few different texts has `#` before its name and numbers (Int8) instead of texts; the texts section has the length (u32 LE) of
-//! its texts, and then of each the length (u16 LE) and the bytes, for one such column after the other. `new_values` with `~` before its name has (Binary) the
-//! lengths of what each document shares with `old_values` at its start and at its end (LEB128), and the bytes between. The ledger columns `stream_index`, `recorded_at` and `blockchain_hash` come from the batch's row. The checksum keeps damaged bytes from
-//! the IPC decoder, which panics where the lengths that they give don't fit.
+//! A body is `version ‖ XXH3-64 of the rest (u64 LE) ‖ length of what follows when unpacked (u32 LE; 0 if it is not packed) ‖ names ‖ extras ‖ metadata ‖
+//! data`, all after that length packed as one Zstandard frame, with the length (u32 LE) before names, extras and metadata: an Arrow IPC record batch
+//! message whose schema is implied by the column names (comma separated) and the model. Columns that are null throughout are left out. What is before a column's name says how it is
+//! shortened, and the extras have for it, with the length (u32 LE) before each:
+//!
+//! - `#` or `%`: numbers (Int8 or UInt16) of texts; the texts, of each the length (u16 LE) and the bytes.
+//! - `1`, `2` or `4`: integers as UInt8, UInt16 or UInt32; what they are to be added to (see `narrow`).
+//! - `~`: nothing; `new_values` are (Binary) the lengths of what each document shares with `old_values` at its start and at its end (LEB128), and the bytes
+//!   between.
+//!
+//! Fixed widths come before texts, so that what is alike lies together. The ledger columns `stream_index`, `recorded_at` and `blockchain_hash` come from the
+//! batch's row. The checksum keeps damaged bytes from the IPC decoder, which panics where the lengths that they give don't fit. Bodies of versions 2 and
+//! 3, which are read too, are not unpacked as a whole: they begin with the names, and their columns are packed each for itself.
 
 mod dictionary;
+mod narrow;
 mod pair;
 
 use crate::error::{Result, StoreError};
 use arrow_array::cast::AsArray;
-use arrow_array::types::Int8Type;
+use arrow_array::types::{Int64Type, TimestampMicrosecondType};
 use arrow_array::{
     Array, ArrayRef, FixedSizeBinaryArray, Int64Array, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray, new_null_array,
 };
 use arrow_buffer::Buffer;
-use arrow_ipc::CompressionType;
 use arrow_ipc::reader::read_record_batch;
 use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use muniment_ledger::Hash;
 use muniment_model::Table;
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
+use zstd::bulk::{Compressor, Decompressor};
 
-const VERSION: u8 = 3;
-/// Bodies without documents that are cut.
-const VERSION_UNCUT: u8 = 2;
-/// Before the name of a column whose texts are numbered.
-const NUMBERED: char = '#';
-/// Before the name of a column of which what it shares with another is cut.
-const CUT: char = '~';
+const VERSION: u8 = 4;
+/// Packed column by column.
+const VERSION_COLUMNS: [u8; 2] = [2, 3];
 const CHECKSUM_BYTES: usize = 8;
 /// Bodies smaller than this are not worth compressing.
 const COMPRESS_FROM_BYTES: usize = 8 * 1024;
+/// Bytes of an unpacked body at most: more than a request's columns have.
+const UNPACKED_BYTES: usize = 1 << 30;
+/// Bytes that a thread keeps room for.
+const ROOM_BYTES: usize = 4 << 20;
 const ZSTD_LEVEL: i32 = 1;
+/// What data begin at a multiple of, so that columns need not be copied to be read.
+const ALIGNMENT: usize = 64;
 
 thread_local! {
-    /// The compressor's working memory, a megabyte and more, which is costly to set up for each batch.
-    static CONTEXT: RefCell<IpcWriteContext> = RefCell::default();
+    /// The compressor's working memory, a megabyte and more, which is costly to set up for each batch, and room for what it is to compress.
+    static PACKING: RefCell<(Option<Compressor<'static>>, Vec<u8>)> = const { RefCell::new((None, Vec::new())) };
+}
+
+/// How a column is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Numbered,
+    ManyNumbered,
+    Narrow(u8),
+    Cut,
+}
+
+impl Form {
+    const ALL: [Self; 6] = [Self::Numbered, Self::ManyNumbered, Self::Narrow(1), Self::Narrow(2), Self::Narrow(4), Self::Cut];
+
+    /// What is before the column's name.
+    fn mark(self) -> char {
+        match self {
+            Self::Numbered => '#',
+            Self::ManyNumbered => '%',
+            Self::Narrow(width) => char::from(b'0' + width),
+            Self::Cut => '~',
+        }
+    }
+
+    fn data_type(self) -> DataType {
+        match self {
+            Self::Numbered => DataType::Int8,
+            Self::ManyNumbered => DataType::UInt16,
+            Self::Narrow(1) => DataType::UInt8,
+            Self::Narrow(2) => DataType::UInt16,
+            Self::Narrow(_) => DataType::UInt32,
+            Self::Cut => DataType::Binary,
+        }
+    }
+
+    /// The form of a stored column, if it has one, and the name.
+    fn of(stored: &str) -> (Option<Self>, &str) {
+        let form = Self::ALL.into_iter().find_map(|form| Some((form, stored.strip_prefix(form.mark())?)));
+        form.map_or((None, stored), |(form, name)| (Some(form), name))
+    }
 }
 
 /// Encodes the id and data columns of a batch. Columns are found by name; those that are null throughout are left out.
 pub fn encode(batch: &RecordBatch) -> Result<Bytes> {
     let fail = || StoreError::arrow("encoding a batch");
     let present: Vec<usize> = (0..batch.num_columns()).filter(|&at| batch.column(at).null_count() < batch.num_rows()).collect();
-    let Shortened { batch, names, texts } = shorten(&batch.project(&present).map_err(fail())?)?;
-    let mut options = IpcWriteOptions::try_new(8, false, arrow_ipc::MetadataVersion::V5).map_err(fail())?;
-    if batch.get_array_memory_size() >= COMPRESS_FROM_BYTES {
-        options = options
-            .try_with_compression(Some(CompressionType::ZSTD))
-            .and_then(|options| options.try_with_compression_level(Some(ZSTD_LEVEL)))
-            .map_err(fail())?;
-    }
+    let batch = batch.project(&present).map_err(fail())?;
+    let worth_packing = batch.get_array_memory_size() >= COMPRESS_FROM_BYTES;
+    let Shortened { batch, names, extras } = shorten(&batch)?;
+    let options = IpcWriteOptions::try_new(ALIGNMENT, false, arrow_ipc::MetadataVersion::V5).map_err(fail())?;
     let mut dictionaries = DictionaryTracker::new(true);
-    let generator = IpcDataGenerator::default();
-    let (_, encoded) = CONTEXT.with_borrow_mut(|context| generator.encode(&batch, &mut dictionaries, &options, context)).map_err(fail())?;
-    let mut body =
-        Vec::with_capacity(1 + CHECKSUM_BYTES + 12 + names.len() + texts.len() + encoded.ipc_message.len() + encoded.arrow_data.len());
-    body.push(VERSION);
-    body.extend_from_slice(&[0; CHECKSUM_BYTES]);
-    for part in [names.as_bytes(), &texts, &encoded.ipc_message] {
-        body.extend_from_slice(&(part.len() as u32).to_le_bytes());
-        body.extend_from_slice(part);
-    }
-    body.extend_from_slice(&encoded.arrow_data);
-    let checksum = xxh3_64(&body[1 + CHECKSUM_BYTES..]);
-    body[1..=CHECKSUM_BYTES].copy_from_slice(&checksum.to_le_bytes());
-    Ok(Bytes::from(body))
+    let mut context = IpcWriteContext::default();
+    let (_, mut encoded) = IpcDataGenerator::default().encode(&batch, &mut dictionaries, &options, &mut context).map_err(fail())?;
+    let unaligned = 12 + names.len() + extras.len() + encoded.ipc_message.len();
+    encoded.ipc_message.resize(encoded.ipc_message.len() + unaligned.next_multiple_of(ALIGNMENT) - unaligned, 0);
+    PACKING.with_borrow_mut(|(compressor, plain)| {
+        plain.clear();
+        for part in [names.as_bytes(), &extras, &encoded.ipc_message] {
+            plain.extend_from_slice(&(part.len() as u32).to_le_bytes());
+            plain.extend_from_slice(part);
+        }
+        plain.extend_from_slice(&encoded.arrow_data);
+        let packs = worth_packing && plain.len() <= UNPACKED_BYTES;
+        let packed = if packs { Cow::Owned(pack(compressor, plain)?) } else { Cow::Borrowed(plain.as_slice()) };
+        let mut body = Vec::with_capacity(1 + CHECKSUM_BYTES + 4 + packed.len());
+        body.push(VERSION);
+        body.extend_from_slice(&[0; CHECKSUM_BYTES]);
+        body.extend_from_slice(&(if packs { plain.len() as u32 } else { 0 }).to_le_bytes());
+        body.extend_from_slice(&packed);
+        let checksum = xxh3_64(&body[1 + CHECKSUM_BYTES..]);
+        body[1..=CHECKSUM_BYTES].copy_from_slice(&checksum.to_le_bytes());
+        plain.truncate(ROOM_BYTES);
+        plain.shrink_to(ROOM_BYTES);
+        Ok(Bytes::from(body))
+    })
 }
 
-/// A batch whose repetitive texts are numbers, and whose documents are cut.
+fn pack(compressor: &mut Option<Compressor<'static>>, plain: &[u8]) -> Result<Vec<u8>> {
+    let fail = |error: std::io::Error| StoreError::Damaged(format!("a batch can't be packed: {error}"));
+    let compressor = match compressor {
+        Some(compressor) => compressor,
+        None => compressor.insert(Compressor::new(ZSTD_LEVEL).map_err(fail)?),
+    };
+    compressor.compress(plain).map_err(fail)
+}
+
+/// A batch with shorter columns.
 struct Shortened {
     batch: RecordBatch,
     names: String,
-    texts: Vec<u8>,
+    extras: Vec<u8>,
+}
+
+/// A column as it is stored.
+struct Stored {
+    name: String,
+    column: ArrayRef,
+    nullable: bool,
+    extra: Option<Vec<u8>>,
 }
 
 fn shorten(batch: &RecordBatch) -> Result<Shortened> {
     let schema = batch.schema();
-    let (mut fields, mut columns, mut names, mut texts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for (field, column) in schema.fields().iter().zip(batch.columns()) {
-        let name = field.name().as_str();
-        let base = || pair::base_of(name).and_then(|base| batch.column_by_name(base)?.as_string_opt::<i32>());
-        let (mark, stored) = match column.as_string_opt() {
-            Some(column) => {
-                if let Some(numbered) = dictionary::number(column) {
-                    texts.extend_from_slice(&(numbered.texts.len() as u32).to_le_bytes());
-                    texts.extend_from_slice(&numbered.texts);
-                    (Some(NUMBERED), Arc::new(numbered.numbers) as ArrayRef)
-                } else if let Some(base) = base() {
-                    (Some(CUT), Arc::new(pair::cut(base, column)) as ArrayRef)
-                } else {
-                    (None, Arc::new(column.clone()) as ArrayRef)
-                }
-            }
-            None => (None, column.clone()),
-        };
-        names.push(mark.into_iter().chain(name.chars()).collect::<String>());
-        fields.push(Field::new(name, stored.data_type().clone(), field.is_nullable()));
-        columns.push(stored);
-    }
+    let mut columns: Vec<Stored> =
+        schema.fields().iter().zip(batch.columns()).map(|(field, column)| shortened(batch, field, column)).collect();
+    columns.sort_by_key(|stored| stored.column.data_type().primitive_width().is_none());
+    let extras = columns.iter().filter_map(|stored| stored.extra.as_ref());
+    let extras = extras.flat_map(|extra| [&(extra.len() as u32).to_le_bytes(), extra.as_slice()].concat()).collect();
+    let names = columns.iter().map(|stored| stored.name.as_str()).collect::<Vec<_>>().join(",");
+    let fields: Vec<_> =
+        columns.iter().map(|stored| Field::new(&stored.name, stored.column.data_type().clone(), stored.nullable)).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let columns = columns.into_iter().map(|stored| stored.column).collect();
     let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options);
-    Ok(Shortened { batch: batch.map_err(StoreError::arrow("encoding a batch"))?, names: names.join(","), texts })
+    Ok(Shortened { batch: batch.map_err(StoreError::arrow("encoding a batch"))?, names, extras })
+}
+
+fn shortened(batch: &RecordBatch, field: &Field, column: &ArrayRef) -> Stored {
+    let stored = |form: Form, column: ArrayRef, extra| {
+        let name = format!("{}{}", form.mark(), field.name());
+        Stored { name, column, nullable: field.is_nullable(), extra }
+    };
+    if let Some(texts) = column.as_string_opt::<i32>() {
+        let base = pair::base_of(field.name()).and_then(|base| batch.column_by_name(base)?.as_string_opt::<i32>());
+        let most = if base.is_some() { dictionary::FEW } else { dictionary::MANY };
+        if let Some(numbered) = dictionary::number(texts, most) {
+            let few = numbered.numbers.data_type() == &DataType::Int8;
+            return stored(if few { Form::Numbered } else { Form::ManyNumbered }, numbered.numbers, Some(numbered.texts));
+        }
+        if let Some(base) = base {
+            return stored(Form::Cut, Arc::new(pair::cut(base, texts)), None);
+        }
+    }
+    if let Some(integers) = integers(column)
+        && let Some(narrowed) = narrow::narrow(integers, column.nulls())
+    {
+        return stored(Form::Narrow(narrowed.width), narrowed.values, Some(narrowed.base));
+    }
+    Stored { name: field.name().clone(), column: column.clone(), nullable: field.is_nullable(), extra: None }
+}
+
+fn integers(column: &ArrayRef) -> Option<&[i64]> {
+    let integers = column.as_primitive_opt::<Int64Type>().map(|column| &**column.values());
+    integers.or_else(|| column.as_primitive_opt::<TimestampMicrosecondType>().map(|column| &**column.values()))
 }
 
 /// What a batch's row says of its records.
@@ -125,55 +215,75 @@ pub struct Ledgered<'a> {
 /// Decodes a body into a batch of the log's stored schema.
 pub fn decode(table: &Table, body: &Bytes, row: Ledgered<'_>) -> Result<RecordBatch> {
     let damaged = |what: &str| StoreError::Damaged(format!("a batch of {} at {}: {what}", table.name, row.first));
-    let rest = body.split_first().filter(|(version, _)| [VERSION, VERSION_UNCUT].contains(version));
-    let (_, rest) = rest.ok_or_else(|| damaged("unknown version"))?;
+    let (version, rest) = body.split_first().ok_or_else(|| damaged("it is empty"))?;
+    if *version != VERSION && !VERSION_COLUMNS.contains(version) {
+        return Err(damaged("unknown version"));
+    }
     let (checksum, rest) = rest.split_first_chunk::<CHECKSUM_BYTES>().ok_or_else(|| damaged("it is cut off"))?;
     if xxh3_64(rest).to_le_bytes() != *checksum {
         return Err(damaged("its checksum is wrong"));
     }
-    let (names, rest) = section(rest).ok_or_else(|| damaged("it is cut off"))?;
-    let (mut texts, rest) = section(rest).ok_or_else(|| damaged("it is cut off"))?;
+    let plain = if *version == VERSION { unpacked(body.slice_ref(rest)).map_err(damaged)? } else { body.slice_ref(rest) };
+    let (names, rest) = section(&plain).ok_or_else(|| damaged("it is cut off"))?;
+    let (mut extras, rest) = section(rest).ok_or_else(|| damaged("it is cut off"))?;
     let (metadata, data) = section(rest).ok_or_else(|| damaged("it is cut off"))?;
     let names = std::str::from_utf8(names).map_err(|_| damaged("column names are not text"))?;
     let stored = table.stored_schema();
-    let field = |name: &str| {
-        let shortened = [(NUMBERED, DataType::Int8), (CUT, DataType::Binary)];
-        match shortened.into_iter().find_map(|(mark, ty)| Some((name.strip_prefix(mark)?, ty))) {
-            Some((name, ty)) => stored.field_with_name(name).map(|field| field.clone().with_data_type(ty)),
-            None => stored.field_with_name(name).cloned(),
-        }
-    };
-    let fields = names.split(',').map(field).collect::<Result<Vec<_>, _>>();
-    let schema = Arc::new(Schema::new(fields.map_err(StoreError::arrow("decoding a batch"))?));
+    let forms: Vec<_> = names.split(',').map(Form::of).collect();
+    let fields = forms.iter().map(|(form, name)| {
+        let field = stored.field_with_name(name)?.clone();
+        Ok(form.map_or(field.clone(), |form| field.with_data_type(form.data_type())))
+    });
+    let schema = Arc::new(Schema::new(fields.collect::<Result<Vec<_>, _>>().map_err(StoreError::arrow("decoding a batch"))?));
     let message = arrow_ipc::root_as_message(metadata).map_err(|error| damaged(&error.to_string()))?;
     let header = message.header_as_record_batch().ok_or_else(|| damaged("not a record batch"))?;
-    let offset = body.len() - data.len();
-    let buffer = Buffer::from(body.slice(offset..));
+    let buffer = Buffer::from(plain.slice_ref(data));
     let batch = read_record_batch(&buffer, header, schema, &HashMap::new(), None, &message.version())
         .map_err(StoreError::arrow("decoding a batch"))?;
     if row.hashes.len() != 32 * batch.num_rows() {
         return Err(damaged("the hashes do not match the records"));
     }
     let mut columns = batch.columns().to_vec();
-    for (column, _) in columns.iter_mut().zip(names.split(',')).filter(|(_, name)| name.starts_with(NUMBERED)) {
-        let (known, rest) = section(texts).ok_or_else(|| damaged("it is cut off"))?;
-        *column = dictionary::texts(column.as_primitive::<Int8Type>(), known).map_err(damaged)?;
-        texts = rest;
+    for (column, (form, name)) in columns.iter_mut().zip(&forms) {
+        let Some(form) = form.filter(|form| *form != Form::Cut) else { continue };
+        let (extra, rest) = section(extras).ok_or_else(|| damaged("it is cut off"))?;
+        extras = rest;
+        *column = match form {
+            Form::Narrow(_) => {
+                let integers = narrow::widen(column, extra).map_err(damaged)?;
+                let integers = Int64Array::new(integers.into(), column.nulls().cloned());
+                match stored.field_with_name(name).map(Field::data_type) {
+                    Ok(DataType::Timestamp(..)) => Arc::new(integers.reinterpret_cast::<TimestampMicrosecondType>().with_timezone("UTC")),
+                    _ => Arc::new(integers),
+                }
+            }
+            _ => dictionary::texts(column, extra).map_err(damaged)?,
+        };
     }
-    let shortened = batch.schema();
-    for (at, name) in names.split(',').enumerate().filter_map(|(at, name)| Some((at, name.strip_prefix(CUT)?))) {
-        let base = pair::base_of(name).and_then(|base| columns[shortened.index_of(base).ok()?].as_string_opt());
-        let base = base.ok_or_else(|| damaged("there is nothing that documents follow from"))?;
+    for (at, (_, name)) in forms.iter().enumerate().filter(|(_, (form, _))| *form == Some(Form::Cut)) {
+        let base = pair::base_of(name).and_then(|base| forms.iter().position(|(_, name)| *name == base));
+        let base =
+            base.and_then(|base| columns[base].as_string_opt()).ok_or_else(|| damaged("there is nothing that documents follow from"))?;
         columns[at] = Arc::new(pair::restore(base, columns[at].as_binary()).map_err(damaged)?);
     }
-    let fields = shortened
-        .fields()
-        .iter()
-        .zip(&columns)
-        .map(|(field, column)| Arc::new(Field::new(field.name(), column.data_type().clone(), field.is_nullable())));
+    let fields = forms.iter().zip(&columns).map(|((_, name), column)| Field::new(*name, column.data_type().clone(), true));
     let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
     let batch = RecordBatch::try_new(schema, columns).map_err(StoreError::arrow("decoding a batch"))?;
     complete(&stored, &batch, row)
+}
+
+/// What a body has after its checksum, unpacked.
+fn unpacked(rest: Bytes) -> Result<Bytes, &'static str> {
+    let (length, packed) = rest.split_first_chunk::<4>().ok_or("it is cut off")?;
+    match u32::from_le_bytes(*length) as usize {
+        0 => Ok(rest.slice_ref(packed)),
+        length if length <= UNPACKED_BYTES => {
+            let plain =
+                Decompressor::new().and_then(|mut unpacking| unpacking.decompress(packed, length)).map_err(|_| "it can't be unpacked")?;
+            Ok(Bytes::from(plain))
+        }
+        _ => Err("it is too large"),
+    }
 }
 
 /// Adds the ledger columns, and the columns that were left out, to a batch of id and data columns.
@@ -209,13 +319,14 @@ mod tests {
     use super::*;
     use arrow_array::StringArray;
 
-    const ROWS: usize = 200;
+    const ROWS: usize = 300;
 
     /// A body of changes whose documents are cut if there are documents before them.
     fn body(with_old: bool) -> Vec<u8> {
-        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..ROWS as i64));
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values((0..ROWS as i64).map(|n| n * n % 1009)));
         let document = |state: &str| {
-            Arc::new(StringArray::from_iter_values((0..ROWS).map(|n| format!(r#"{{"case":{n},"state":"{state}"}}"#)))) as ArrayRef
+            Arc::new(StringArray::from_iter_values((0..ROWS).map(|n| format!(r#"{{"case":{n},"state":"{state}","due":null}}"#))))
+                as ArrayRef
         };
         let mut columns = vec![("id", ids), ("new_values", document("CLOSED"))];
         if with_old {
@@ -241,24 +352,49 @@ mod tests {
         body
     }
 
+    /// The same records as versions before this one have them.
+    fn by_columns(body: &[u8]) -> Vec<u8> {
+        let plain = unpacked(Bytes::copy_from_slice(&body[1 + CHECKSUM_BYTES..])).unwrap();
+        let checksum = xxh3_64(&plain).to_le_bytes();
+        [&[VERSION_COLUMNS[1]], &checksum[..], &plain].concat()
+    }
+
     #[test]
-    fn bodies_of_both_versions_are_read() {
-        let (cut, mut uncut) = (body(true), body(false));
-        let is_cut = |body: &[u8]| body.windows(11).any(|bytes| bytes == b"~new_values");
-        assert!(is_cut(&cut) && !is_cut(&uncut));
-        uncut[0] = VERSION_UNCUT;
-        assert_eq!(decoded(cut).unwrap(), decoded(uncut.clone()).unwrap());
-        uncut[0] = VERSION + 1;
-        assert!(decoded(uncut).unwrap_err().to_string().contains("unknown version"));
+    fn bodies_of_earlier_versions_are_read() {
+        for with_old in [true, false] {
+            let body = body(with_old);
+            assert!(body[1 + CHECKSUM_BYTES..][..4] != [0; 4], "it is packed");
+            let mut earlier = by_columns(&body);
+            assert_eq!(decoded(body).unwrap(), decoded(earlier.clone()).unwrap());
+            assert_eq!(earlier.windows(11).any(|bytes| bytes == b"~new_values"), with_old);
+            earlier[0] = VERSION + 1;
+            assert!(decoded(earlier).unwrap_err().to_string().contains("unknown version"));
+        }
     }
 
     #[test]
     fn documents_that_follow_from_nothing_are_damage() {
-        for (from, to) in [("old_values", "user_agent"), ("~new_values", "~user_agent"), ("~new_values", "#new_values")] {
-            let error = decoded(renamed(&body(true), from, to)).unwrap_err().to_string();
+        let earlier = by_columns(&body(true));
+        for (from, to) in [("old_values", "user_agent"), ("~new_values", "~user_agent"), ("~new_values", "#new_values"), ("2id", "%id")] {
+            let error = decoded(renamed(&earlier, from, to)).unwrap_err().to_string();
             assert!(!error.is_empty(), "{from} as {to}");
         }
-        let error = decoded(renamed(&body(true), "old_values", "user_agent")).unwrap_err().to_string();
+        let error = decoded(renamed(&earlier, "old_values", "user_agent")).unwrap_err().to_string();
         assert!(error.contains("nothing that documents follow from"), "{error}");
+    }
+
+    #[test]
+    fn bodies_that_do_not_unpack_are_damage() {
+        let body = body(true);
+        let length = |length: u32| {
+            let mut body = body.clone();
+            body[1 + CHECKSUM_BYTES..][..4].copy_from_slice(&length.to_le_bytes());
+            let checksum = xxh3_64(&body[1 + CHECKSUM_BYTES..]);
+            body[1..=CHECKSUM_BYTES].copy_from_slice(&checksum.to_le_bytes());
+            decoded(body).unwrap_err().to_string()
+        };
+        assert!(length(100).contains("can't be unpacked"));
+        assert!(length(u32::MAX).contains("too large"));
+        assert!(!length(0).is_empty());
     }
 }

@@ -66,7 +66,9 @@ impl SqliteDb {
         let options = options
             .synchronous(SqliteSynchronous::Full)
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
-            .pragma("journal_size_limit", (128 * 1024 * 1024).to_string());
+            .pragma("journal_size_limit", (128 * 1024 * 1024).to_string())
+            // What a statement with triggers may have to undo: pages of the log, which must not lie in a folder for temporary files.
+            .pragma("temp_store", "MEMORY");
         let backfill = Backfill::new(options.clone());
         let writer = pool(1).connect_with(options).await.map_err(StoreError::database("opening"))?;
         create::create(&writer, origin, now).await?;
