@@ -15,6 +15,7 @@ use crate::people::Sight;
 use crate::publish;
 use crate::reading::Readings;
 use crate::sessions::SessionConfig;
+use crate::turns::Turns;
 use crate::unmasking::UnmaskingRules;
 use muniment_ledger::PartitionKey;
 use muniment_ledger::bundle;
@@ -28,7 +29,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 /// Requests that may wait for a commit.
@@ -103,8 +104,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) thresholds: crate::thresholds::Current,
     pub(crate) sight: Sight,
-    /// Turns at preparing large requests, one for each core: more at a time would all be late.
-    pub(crate) preparing: Semaphore,
+    /// Turns at preparing large requests.
+    pub(crate) turns: Arc<Turns>,
     next_ids: HashMap<&'static str, AtomicI64>,
     partition_keys: Mutex<HashMap<(String, Arc<str>), PartitionKey>>,
 }
@@ -179,7 +180,7 @@ impl Engine {
             metrics: Metrics::default(),
             limits: config.limits,
             thresholds: crate::thresholds::Current::default(),
-            preparing: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
+            turns: Turns::new(),
             sight: Sight::new(config.first_sight),
             next_ids: next_ids(&loaded),
             partition_keys: Mutex::default(),

@@ -12,9 +12,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Requests up to this size are parsed where they arrive; larger ones on a thread of their own.
+/// Requests up to this size are parsed where they arrive; larger ones when it is their turn.
 const INLINE_BYTES: usize = 16 * 1024;
 /// Memory that a request needs for each byte of its body: the body, its columns, its payloads.
 const MEMORY_FACTOR: usize = 3;
@@ -213,8 +212,7 @@ impl Engine {
             self.shared.prepare(table, &request.body, request.format, None).await?
         } else {
             let (shared, body, format, handle) = (self.shared.clone(), request.body, request.format, tokio::runtime::Handle::current());
-            let work = move || handle.block_on(shared.prepare_in_turn(table, &body, format));
-            tokio::task::spawn_blocking(work).await.map_err(|_| EngineError::Stopped)??
+            self.shared.turns.take(move || handle.block_on(shared.prepare(table, &body, format, None))).await??
         };
         prepared.idempotency = idempotency;
         prepared.position = request.position;
@@ -260,29 +258,10 @@ impl Shared {
 
     /// Parses a body and hashes its records. Their ids begin at `first_id`, or at the next free one.
     pub(crate) async fn prepare(&self, table: &'static Table, body: &[u8], format: Format, first_id: Option<i64>) -> Result<Prepared> {
-        self.prepare_by(table, body, format, first_id, None).await
-    }
-
-    /// The same for one of many large bodies that came at the same time: it waits until a core is free.
-    async fn prepare_in_turn(&self, table: &'static Table, body: &[u8], format: Format) -> Result<Prepared> {
-        self.prepare_by(table, body, format, None, Some(&self.preparing)).await
-    }
-
-    async fn prepare_by(
-        &self,
-        table: &'static Table,
-        body: &[u8],
-        format: Format,
-        first_id: Option<i64>,
-        turns: Option<&Semaphore>,
-    ) -> Result<Prepared> {
         let now = crate::now();
         let mut missed = BTreeSet::new();
-        let mine = turn(turns).await;
         let mut parsed = self.parse(table, body, format, now, &mut missed);
-        drop(mine);
         if !missed.is_empty() && self.see_external_ids(table, &missed).await? {
-            let _turn = turn(turns).await;
             parsed = self.parse(table, body, format, now, &mut BTreeSet::new());
         }
         let parsed = parsed?;
@@ -293,16 +272,10 @@ impl Shared {
         for class in parsed.batches {
             let stream = crate::prepare::stream_name(table.name, class.retention_years);
             let key = self.partition_key(&stream, &month).await?;
-            let _turn = turn(turns).await;
             parts.push(prepare(table, class, first_id, month.clone(), &key)?);
         }
         Ok(Prepared { log: table, records: parsed.records, first_id, parts, idempotency: None, position: None, with: None, _memory: None })
     }
-}
-
-/// Waits for a turn, if there are any.
-async fn turn(turns: Option<&Semaphore>) -> Option<SemaphorePermit<'_>> {
-    turns?.acquire().await.ok()
 }
 
 /// The log of this name.

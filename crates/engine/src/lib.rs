@@ -27,6 +27,7 @@ mod requests;
 pub mod sessions;
 mod source;
 pub mod thresholds;
+mod turns;
 pub mod unmasking;
 
 mod engine;

@@ -161,8 +161,11 @@ fn shorten(batch: &RecordBatch) -> Result<Shortened> {
     let mut columns: Vec<Stored> =
         schema.fields().iter().zip(batch.columns()).map(|(field, column)| shortened(batch, field, column)).collect();
     columns.sort_by_key(|stored| stored.column.data_type().primitive_width().is_none());
-    let extras = columns.iter().filter_map(|stored| stored.extra.as_ref());
-    let extras = extras.flat_map(|extra| [&(extra.len() as u32).to_le_bytes(), extra.as_slice()].concat()).collect();
+    let mut extras = Vec::new();
+    for extra in columns.iter().filter_map(|stored| stored.extra.as_ref()) {
+        extras.extend_from_slice(&(extra.len() as u32).to_le_bytes());
+        extras.extend_from_slice(extra);
+    }
     let names = columns.iter().map(|stored| stored.name.as_str()).collect::<Vec<_>>().join(",");
     let fields: Vec<_> =
         columns.iter().map(|stored| Field::new(&stored.name, stored.column.data_type().clone(), stored.nullable)).collect();

@@ -4,7 +4,7 @@ use super::sql;
 use crate::db::{Commit, IdempotencyRow, NewBatch, StreamRow};
 use crate::error::{Result, StoreError};
 use sqlx::sqlite::SqliteArguments;
-use sqlx::{Arguments, AssertSqlSafe, Connection, Encode, Sqlite, SqliteConnection, Type};
+use sqlx::{Arguments, AssertSqlSafe, Encode, Sqlite, SqliteConnection, Type};
 
 /// Statements from which on a script is sent. Scripts are kept prepared, by their text.
 const TOGETHER: usize = 24;
@@ -80,25 +80,25 @@ impl Script {
     }
 }
 
-/// Writes a commit, all or nothing.
+/// Writes a commit, all or nothing: nothing if the connection is closed after an error, or where this is broken off.
 pub(super) async fn write_commit(connection: &mut SqliteConnection, commit: &Commit) -> Result<()> {
-    let mut transaction = connection.begin().await.map_err(StoreError::database("beginning"))?;
     let mut script = Script::default();
+    script.statement("BEGIN IMMEDIATE");
     for (row, number) in &commit.streams {
         script.stream(row, *number);
-        script.send_if_full(&mut transaction).await?;
+        script.send_if_full(connection).await?;
     }
     for batch in &commit.batches {
         script.batch(batch);
-        script.send_if_full(&mut transaction).await?;
+        script.send_if_full(connection).await?;
     }
     for (number, leaf) in &commit.leaves {
         script.statement(sql!("insert_meta_leaf")).bind(*number as i64).bind(&leaf[..]);
-        script.send_if_full(&mut transaction).await?;
+        script.send_if_full(connection).await?;
     }
     for (number, leaf_type, subject) in &commit.landmarks {
         script.statement(sql!("insert_landmark")).bind(*number as i64).bind(*leaf_type).bind(subject);
-        script.send_if_full(&mut transaction).await?;
+        script.send_if_full(connection).await?;
     }
     if let Some(meta) = &commit.meta {
         script.statement(sql!("upsert_meta_head")).bind(meta.size as i64).bind(&meta.frontier[..]).bind(meta.time);
@@ -108,16 +108,15 @@ pub(super) async fn write_commit(connection: &mut SqliteConnection, commit: &Com
     }
     for (log, next_id) in &commit.next_ids {
         script.statement(sql!("upsert_log_head")).bind(log).bind(next_id);
-        script.send_if_full(&mut transaction).await?;
+        script.send_if_full(connection).await?;
     }
     for row in &commit.idempotency {
         script.idempotency(row, commit.time);
-        script.send_if_full(&mut transaction).await?;
+        script.send_if_full(connection).await?;
     }
     for (source, value) in &commit.positions {
         script.statement(sql!("upsert_position")).bind(source).bind(value).bind(commit.time);
-        script.send_if_full(&mut transaction).await?;
+        script.send_if_full(connection).await?;
     }
-    script.send(&mut transaction).await?;
-    transaction.commit().await.map_err(StoreError::database("committing"))
+    script.statement("COMMIT").send(connection).await
 }

@@ -3,7 +3,6 @@
 use super::sql;
 use crate::error::{Result, StoreError};
 use muniment_model::{Dialect, Table};
-use sqlx::sqlite::SqlitePool;
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 use std::collections::HashSet;
 
@@ -11,8 +10,7 @@ use std::collections::HashSet;
 const QUEUE: &str = "sys_audit_queue";
 
 /// Creates what is missing, all of it or nothing. `origin` names a new log.
-pub(super) async fn create(pool: &SqlitePool, origin: &str, now: i64) -> Result<()> {
-    let mut connection = pool.acquire().await.map_err(StoreError::database("connecting"))?;
+pub(super) async fn create(connection: &mut SqliteConnection, origin: &str, now: i64) -> Result<()> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::database("beginning"))?;
     let present: HashSet<String> = sqlx::query_scalar(sql!("select_tables"))
         .fetch_all(&mut *transaction)

@@ -8,6 +8,7 @@ mod register_rows;
 mod registers;
 mod rows;
 mod sources;
+mod writer;
 
 use crate::db::{CaptureSourceRow, Commit, CommitDb, Loaded, Replacement};
 use crate::error::{Result, StoreError};
@@ -18,12 +19,12 @@ use async_trait::async_trait;
 use backfill::Backfill;
 use bytes::Bytes;
 use muniment_model::Table;
-use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection, Sqlite, SqliteConnection};
+use sqlx::{Connection, SqliteConnection};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use writer::{Writer, Writing};
 
 /// The text of a statement in `sql/`.
 macro_rules! sql {
@@ -47,9 +48,9 @@ const REMOVE_BATCHES: i64 = 64;
 /// A commit database in an SQLite file.
 #[derive(Debug)]
 pub struct SqliteDb {
-    writer: SqlitePool,
+    /// Absent in a database that is only read, as is what moves its write-ahead log.
+    writer: Option<Writer>,
     readers: SqlitePool,
-    /// Absent in a database that is only read.
     backfill: Option<Backfill>,
     path: PathBuf,
     access_changes: AtomicU64,
@@ -70,16 +71,16 @@ impl SqliteDb {
             // What a statement with triggers may have to undo: pages of the log, which must not lie in a folder for temporary files.
             .pragma("temp_store", "MEMORY");
         let backfill = Backfill::new(options.clone());
-        let writer = pool(1).connect_with(options).await.map_err(StoreError::database("opening"))?;
-        create::create(&writer, origin, now).await?;
+        let writer = Writer::open(options).await?;
+        create::create(&mut *writer.write().await?, origin, now).await?;
         let readers = pool(4).connect_lazy_with(options_read(path));
-        Ok(Self { writer, readers, backfill: Some(backfill), path: path.to_owned(), access_changes: AtomicU64::new(0) })
+        Ok(Self { writer: Some(writer), readers, backfill: Some(backfill), path: path.to_owned(), access_changes: AtomicU64::new(0) })
     }
 
     /// Opens an existing database for reading only, also while another process writes to it.
     pub async fn open_read_only(path: &Path) -> Result<Self> {
         let readers = pool(4).connect_with(options_read(path)).await.map_err(StoreError::database("opening"))?;
-        Ok(Self { writer: readers.clone(), readers, backfill: None, path: path.to_owned(), access_changes: AtomicU64::new(0) })
+        Ok(Self { writer: None, readers, backfill: None, path: path.to_owned(), access_changes: AtomicU64::new(0) })
     }
 
     /// Removes a flushed range's batches, a few at a time so that commits come in between, then the range.
@@ -95,11 +96,8 @@ impl SqliteDb {
         }
     }
 
-    async fn write(&self) -> Result<PoolConnection<Sqlite>> {
-        if self.backfill.is_none() {
-            return Err(StoreError::ReadOnly);
-        }
-        self.writer.acquire().await.map_err(StoreError::database("connecting"))
+    async fn write(&self) -> Result<Writing<'_>> {
+        self.writer.as_ref().ok_or(StoreError::ReadOnly)?.write().await
     }
 }
 
@@ -141,15 +139,9 @@ async fn write_replacement(connection: &mut SqliteConnection, replacement: &Repl
     transaction.commit().await.map_err(fail())
 }
 
-/// Gives the writer's connection back, or closes it after an error: a COMMIT that failed leaves a transaction open, and the next one would be nested in it
-/// and never be durable.
-async fn settle<T>(connection: PoolConnection<Sqlite>, outcome: Result<T>) -> Result<T> {
-    if outcome.is_err()
-        && let Err(error) = connection.close().await
-    {
-        tracing::warn!(error = &error as &dyn std::error::Error, "closing a connection after an error");
-    }
-    outcome
+/// Settles what may be refused because of what others wrote: that is rolled back like anything else, and leaves no doubt.
+fn settle_conflict<T>(connection: Writing<'_>, outcome: Result<T>) -> Result<T> {
+    if matches!(outcome, Err(StoreError::Conflict { .. })) { outcome } else { connection.settle(outcome) }
 }
 
 #[async_trait]
@@ -163,9 +155,9 @@ impl CommitDb for SqliteDb {
     }
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
-        let mut connection = self.write().await?;
+        let mut connection = self.write().await?.unsettled();
         let outcome = commit::write_commit(&mut connection, commit).await;
-        let outcome = settle(connection, outcome).await;
+        let outcome = connection.settle(outcome);
         if let Some(backfill) = &self.backfill {
             backfill.wrote(commit.batches.iter().map(|batch| (batch.body.len() + batch.hashes.len()) as u64).sum());
         }
@@ -175,7 +167,7 @@ impl CommitDb for SqliteDb {
     async fn replace(&self, replacement: &Replacement) -> Result<()> {
         let mut connection = self.write().await?;
         let outcome = write_replacement(&mut connection, replacement).await;
-        settle(connection, outcome).await
+        connection.settle(outcome)
     }
 
     async fn remove_flushed(&self) -> Result<()> {
@@ -314,13 +306,13 @@ impl CommitDb for SqliteDb {
     async fn put_capture_source(&self, source: &CaptureSourceRow) -> Result<()> {
         let mut connection = self.write().await?;
         let outcome = sources::put(&mut connection, source).await;
-        settle(connection, outcome).await
+        connection.settle(outcome)
     }
 
     async fn remove_capture_source(&self, name: &str) -> Result<()> {
         let mut connection = self.write().await?;
         let outcome = sources::remove(&mut connection, name).await;
-        settle(connection, outcome).await
+        connection.settle(outcome)
     }
 
     async fn garbage(&self, before: i64) -> Result<Vec<String>> {
@@ -352,9 +344,7 @@ impl CommitDb for SqliteDb {
     async fn change_registers(&self, changes: &[RegisterChange], by: &ChangedBy) -> Result<Vec<i64>> {
         let mut connection = self.write().await?;
         let outcome = register_rows::change(&mut connection, changes, by).await;
-        if outcome.as_ref().is_err_and(|error| !matches!(error, StoreError::Conflict { .. })) {
-            connection.close_on_drop();
-        }
+        let outcome = settle_conflict(connection, outcome);
         if changes.iter().any(|change| ACCESS.contains(&change.table().name)) {
             self.access_changes.fetch_add(1, Ordering::Release);
         }
@@ -381,10 +371,7 @@ impl CommitDb for SqliteDb {
     async fn advance(&self, step: &Advance) -> Result<Vec<i64>> {
         let mut connection = self.write().await?;
         let outcome = followers::advance(&mut connection, step).await;
-        if outcome.as_ref().is_err_and(|error| !matches!(error, StoreError::Conflict { .. })) {
-            connection.close_on_drop();
-        }
-        outcome
+        settle_conflict(connection, outcome)
     }
 
     async fn stream_commits(&self, stream: &str, after: u64, limit: u32) -> Result<Vec<StreamCommit>> {
@@ -398,6 +385,6 @@ impl CommitDb for SqliteDb {
     async fn clear_outbox(&self, up_to: i64) -> Result<()> {
         let mut connection = self.write().await?;
         let outcome = followers::clear_outbox(&mut connection, up_to).await;
-        settle(connection, outcome).await
+        connection.settle(outcome)
     }
 }
