@@ -210,7 +210,8 @@ impl Engine {
     ) -> JoinHandle<Result<Prepared>> {
         let (shared, spare, handle) = (self.shared.clone(), spare.clone(), tokio::runtime::Handle::current());
         let first_id = shared.allocate_ids(table, lines.0 as usize);
-        tokio::task::spawn_blocking(move || {
+        let turns = shared.turns.clone();
+        let work = move || {
             let prepared = handle.block_on(shared.prepare(table, &bytes, Format::Ndjson, Some(first_id)));
             spare.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
             prepared.map_err(|error| match error {
@@ -220,7 +221,8 @@ impl Engine {
                 }
                 other => other,
             })
-        })
+        };
+        tokio::spawn(async move { turns.take(work).await? })
     }
 
     pub(crate) async fn wait_for_space(&self) {
