@@ -27,7 +27,7 @@ use arrow_array::{
 use arrow_buffer::Buffer;
 use arrow_ipc::reader::read_record_batch;
 use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
-use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use muniment_ledger::Hash;
 use muniment_model::Table;
@@ -246,7 +246,7 @@ pub fn decode(table: &Table, body: &Bytes, row: Ledgered<'_>) -> Result<RecordBa
     if row.hashes.len() != 32 * batch.num_rows() {
         return Err(damaged("the hashes do not match the records"));
     }
-    let mut columns = batch.columns().to_vec();
+    let mut columns = batch.columns().iter().map(own).collect::<Result<Vec<_>, _>>().map_err(StoreError::arrow("decoding a batch"))?;
     for (column, (form, name)) in columns.iter_mut().zip(&forms) {
         let Some(form) = form.filter(|form| *form != Form::Cut) else { continue };
         let (extra, rest) = section(extras).ok_or_else(|| damaged("it is cut off"))?;
@@ -273,6 +273,12 @@ pub fn decode(table: &Table, body: &Bytes, row: Ledgered<'_>) -> Result<RecordBa
     let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
     let batch = RecordBatch::try_new(schema, columns).map_err(StoreError::arrow("decoding a batch"))?;
     complete(&stored, &batch, row)
+}
+
+/// A column with memory of its own. Those just read are parts of the whole body, and each that is kept would keep, and be counted as, all of it.
+fn own(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    // Of a single array no copy would be made.
+    arrow_select::concat::concat(&[column, &column.slice(0, 0)])
 }
 
 /// What a body has after its checksum, unpacked.
@@ -373,6 +379,17 @@ mod tests {
             earlier[0] = VERSION + 1;
             assert!(decoded(earlier).unwrap_err().to_string().contains("unknown version"));
         }
+    }
+
+    #[test]
+    fn columns_are_counted_as_what_they_are() {
+        let body = body(true);
+        let hashes = [0; 32 * ROWS];
+        let row = Ledgered { first: 0, recorded_at: 0, hashes: &hashes };
+        let batch = decode(muniment_model::table("sys_audit_log").unwrap(), &Bytes::from(body), row).unwrap();
+        let counted = |name: &str| batch.column_by_name(name).unwrap().get_array_memory_size();
+        assert!(counted("id") < 8 * ROWS + 1000, "{}", counted("id"));
+        assert!(counted("old_values") < 64 * ROWS, "{}", counted("old_values"));
     }
 
     #[test]
