@@ -105,7 +105,7 @@ pub(crate) struct Shared {
     pub(crate) thresholds: crate::thresholds::Current,
     pub(crate) sight: Sight,
     /// Turns at preparing large requests.
-    pub(crate) turns: Arc<Turns>,
+    pub(crate) turns: Turns,
     next_ids: HashMap<&'static str, AtomicI64>,
     partition_keys: Mutex<HashMap<(String, Arc<str>), PartitionKey>>,
 }
@@ -180,7 +180,7 @@ impl Engine {
             metrics: Metrics::default(),
             limits: config.limits,
             thresholds: crate::thresholds::Current::default(),
-            turns: Turns::new(),
+            turns: Turns::new()?,
             sight: Sight::new(config.first_sight),
             next_ids: next_ids(&loaded),
             partition_keys: Mutex::default(),

@@ -208,12 +208,7 @@ impl Engine {
             }
             None => None,
         };
-        let mut prepared = if request.body.len() <= INLINE_BYTES {
-            self.shared.prepare(table, &request.body, request.format, None).await?
-        } else {
-            let (shared, body, format, handle) = (self.shared.clone(), request.body, request.format, tokio::runtime::Handle::current());
-            self.shared.turns.take(move || handle.block_on(shared.prepare(table, &body, format, None))).await??
-        };
+        let mut prepared = self.shared.prepare_in_turn(table, request.body, request.format, None).await?;
         prepared.idempotency = idempotency;
         prepared.position = request.position;
         prepared._memory = Some(memory);
@@ -254,6 +249,21 @@ impl Shared {
             }
         }
         Ok(parsed)
+    }
+
+    /// Parses a body and hashes its records as `prepare` does: a large one when it is its turn.
+    pub(crate) async fn prepare_in_turn(
+        self: &Arc<Self>,
+        table: &'static Table,
+        body: impl AsRef<[u8]> + Send + 'static,
+        format: Format,
+        first_id: Option<i64>,
+    ) -> Result<Prepared> {
+        if body.as_ref().len() <= INLINE_BYTES {
+            return self.prepare(table, body.as_ref(), format, first_id).await;
+        }
+        let (shared, handle) = (self.clone(), tokio::runtime::Handle::current());
+        self.turns.take(move || handle.block_on(shared.prepare(table, body.as_ref(), format, first_id))).await?
     }
 
     /// Parses a body and hashes its records. Their ids begin at `first_id`, or at the next free one.

@@ -72,6 +72,24 @@ pub(crate) struct Chunks {
 /// Buffers of chunks that were taken in, for those to come: asking the system for megabytes each time costs more than reading them.
 type Spare = Arc<Mutex<Vec<Vec<u8>>>>;
 
+/// Whole lines, in a buffer that is spare once they are taken in.
+struct Chunk {
+    bytes: Vec<u8>,
+    spare: Spare,
+}
+
+impl AsRef<[u8]> for Chunk {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(std::mem::take(&mut self.bytes));
+    }
+}
+
 impl Chunks {
     /// The chunks of a source whose lines have at most `limit` bytes.
     pub(crate) fn new(reader: Box<dyn Read + Send>, limit: usize) -> Self {
@@ -208,12 +226,11 @@ impl Engine {
         spare: &Spare,
         lines: (u64, u64),
     ) -> JoinHandle<Result<Prepared>> {
-        let (shared, spare, handle) = (self.shared.clone(), spare.clone(), tokio::runtime::Handle::current());
+        let shared = self.shared.clone();
         let first_id = shared.allocate_ids(table, lines.0 as usize);
-        let turns = shared.turns.clone();
-        let work = move || {
-            let prepared = handle.block_on(shared.prepare(table, &bytes, Format::Ndjson, Some(first_id)));
-            spare.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
+        let chunk = Chunk { bytes, spare: spare.clone() };
+        tokio::spawn(async move {
+            let prepared = shared.prepare_in_turn(table, chunk, Format::Ndjson, Some(first_id)).await;
             prepared.map_err(|error| match error {
                 EngineError::Invalid(mut rejection) => {
                     rejection.errors.iter_mut().for_each(|error| error.line += lines.1);
@@ -221,8 +238,7 @@ impl Engine {
                 }
                 other => other,
             })
-        };
-        tokio::spawn(async move { turns.take(work).await? })
+        })
     }
 
     pub(crate) async fn wait_for_space(&self) {

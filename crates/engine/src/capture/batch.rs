@@ -13,8 +13,6 @@ use tokio::sync::oneshot;
 /// The logs that changes and findings go to.
 pub(super) const CHANGES: &str = "sys_audit_log";
 pub(super) const FINDINGS: &str = "security_audit_log";
-/// Bytes from which a batch is prepared on a thread of its own.
-const INLINE_BYTES: usize = 16 << 10;
 /// Memory that a batch needs for each byte: lines, columns, payloads.
 const MEMORY_FACTOR: usize = 3;
 /// Pause while other requests hold the memory there is, or records wait to be written to files.
@@ -68,11 +66,6 @@ impl Engine {
             });
         }
         let first_id = records.map(|records| self.shared.allocate_ids(table, records));
-        if lines.len() <= INLINE_BYTES {
-            return self.shared.prepare(table, &lines, Format::Ndjson, first_id).await;
-        }
-        let (shared, handle) = (self.shared.clone(), tokio::runtime::Handle::current());
-        let work = move || handle.block_on(shared.prepare(table, &lines, Format::Ndjson, first_id));
-        tokio::task::spawn_blocking(work).await.map_err(|_| EngineError::Stopped)?
+        self.shared.prepare_in_turn(table, lines, Format::Ndjson, first_id).await
     }
 }

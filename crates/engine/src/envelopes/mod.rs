@@ -160,17 +160,11 @@ impl Engine {
         let known = known(query, &decoded).await?;
         let envelope::Fresh { lines, records, findings } = decoded.fresh(&known);
         let repeated = decoded.events.len() - records;
-        let (shared, handle) = (self.shared.clone(), tokio::runtime::Handle::current());
-        let (table, of_findings) = (log_named(LOG)?, log_named(FINDINGS)?);
-        let prepare = move || {
-            let ndjson = muniment_model::Format::Ndjson;
-            let mut prepared = handle.block_on(shared.prepare(table, &lines, ndjson, None))?;
-            if !findings.is_empty() {
-                prepared.with = Some(Box::new(handle.block_on(shared.prepare(of_findings, &findings, ndjson, None))?));
-            }
-            Ok::<_, EngineError>(prepared)
-        };
-        let prepared = tokio::task::spawn_blocking(prepare).await.map_err(|_| EngineError::Stopped)??;
+        let ndjson = muniment_model::Format::Ndjson;
+        let mut prepared = self.shared.prepare_in_turn(log_named(LOG)?, lines, ndjson, None).await?;
+        if !findings.is_empty() {
+            prepared.with = Some(Box::new(self.shared.prepare_in_turn(log_named(FINDINGS)?, findings, ndjson, None).await?));
+        }
         Ok(Fresh { prepared, records, repeated, ignored: decoded.ignored, state: decoded.state })
     }
 }
