@@ -12,6 +12,8 @@ pub struct Batch {
     pub records: usize,
     /// Lines of `security_audit_log` (NDJSON): unattributed writes, gaps, bypassed triggers. Few; a function of the changes alone.
     pub findings: Vec<u8>,
+    /// Whether definitions of tables are among the changes, of a source that takes baselines.
+    pub ddl: bool,
     /// Position after this batch, stored in the same commit as its changes.
     pub position: String,
 }

@@ -3,7 +3,7 @@
 
 use crate::error::{CaptureError, Result};
 use crate::postgres::position::{Position, lsn_text, parse_lsn};
-use pgwire_replication::ReplicationClient;
+use crate::postgres::replication::{ReplicationConnection, Row};
 
 /// Changes after a stored position that can't be had any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,20 +40,22 @@ pub(super) struct ServerState {
 
 impl ServerState {
     /// Asks the server on a connection that has not begun to replicate. `slot` must be a valid name of a slot.
-    pub async fn read(client: &mut ReplicationClient, slot: &str) -> Result<Self> {
-        let system = client.identify_system().await?;
-        let history = match system.timeline {
+    pub async fn read(connection: &mut ReplicationConnection, slot: &str) -> Result<Self> {
+        let system = connection.ask("IDENTIFY_SYSTEM").await?;
+        let system: Vec<String> = system.first().into_iter().flatten().map(text).collect();
+        let [system_id, timeline, flushed, database] = &system[..] else {
+            return Err(CaptureError::Malformed("the server doesn't say which it is".into()));
+        };
+        let timeline = timeline.parse().map_err(|_| CaptureError::Malformed(format!("{timeline:?} is no timeline")))?;
+        let history = match timeline {
             0 | 1 => Vec::new(),
-            timeline => parse_history(&String::from_utf8_lossy(&client.timeline_history(timeline).await?.content)),
+            _ => parse_history(&column(&connection.ask(&format!("TIMELINE_HISTORY {timeline}")).await?, 1)),
         };
         // Such a database holds any bytes, which the server would refuse to send as UTF-8.
-        let encoding = client.simple_query("SHOW server_encoding").await?;
-        if encoding.first().and_then(|row| row.first()?.as_deref()) == Some(b"SQL_ASCII") {
-            client.simple_query("SET client_encoding TO SQL_ASCII").await?;
+        if column(&connection.ask("SHOW server_encoding").await?, 0) == "SQL_ASCII" {
+            connection.ask("SET client_encoding TO SQL_ASCII").await?;
         }
-        let rows = client.simple_query(&include_str!("sql/slot.sql").replace("{slot}", slot)).await?;
-        let text =
-            |value: &Option<bytes::Bytes>| value.as_ref().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default();
+        let rows = connection.ask(&include_str!("sql/slot.sql").replace("{slot}", slot)).await?;
         let slot = rows.first().and_then(|row| match &row[..] {
             [plugin, database, confirmed, status, ..] => Some(Slot {
                 plugin: text(plugin),
@@ -63,14 +65,8 @@ impl ServerState {
             }),
             _ => None,
         });
-        Ok(Self {
-            system_id: system.system_id,
-            database: system.dbname.unwrap_or_default(),
-            timeline: system.timeline,
-            flushed: system.xlogpos.as_u64(),
-            history,
-            slot,
-        })
+        let flushed = parse_lsn(flushed).unwrap_or_default();
+        Ok(Self { system_id: system_id.clone(), database: database.clone(), timeline, flushed, history, slot })
     }
 
     /// What is missing after a stored position, if anything; `system_id` is the server capture was set up on, if known.
@@ -126,6 +122,15 @@ impl ServerState {
             format!("the replication slot begins at {confirmed}, after {stored}: it was created anew, or somebody else has read it")
         })
     }
+}
+
+fn text(value: &Option<bytes::Bytes>) -> String {
+    value.as_ref().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default()
+}
+
+/// A column of the only row.
+fn column(rows: &[Row], at: usize) -> String {
+    rows.first().and_then(|row| row.get(at)).map(text).unwrap_or_default()
 }
 
 /// Reads a timeline history file: `<timeline> TAB <LSN at which it ended> TAB <reason>` a line.

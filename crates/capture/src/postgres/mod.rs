@@ -14,6 +14,7 @@ mod pgoutput;
 mod position;
 mod pump;
 mod relations;
+mod replication;
 mod side;
 mod snapshot;
 mod stream;

@@ -1,8 +1,9 @@
 //! Decoder of `pgoutput`'s messages, protocol version 1 with values as text. It borrows from the message, checks all lengths, and never panics whatever it
-//! is given. Begin, Commit and logical messages are decoded by the replication client already.
+//! is given.
 
 use crate::error::{CaptureError, Result};
 use crate::row::Value;
+use std::borrow::Cow;
 
 /// Most columns of a table in PostgreSQL.
 const MAX_COLUMNS: usize = 1600;
@@ -10,6 +11,12 @@ const MAX_COLUMNS: usize = 1600;
 /// What a transaction did, one message each.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message<'a> {
+    /// A transaction begins that has been committed.
+    Begin(Begin),
+    /// It has been sent whole.
+    Commit(Commit),
+    /// What somebody has said with `pg_logical_emit_message` in the transaction: prefix and content.
+    Said(Cow<'a, str>, &'a [u8]),
     /// A table as it is from here on.
     Relation(Relation),
     /// A type that isn't built in: object id, and name of its base type.
@@ -24,6 +31,26 @@ pub enum Message<'a> {
     Truncate(Truncate),
     /// Something without changes.
     Other,
+}
+
+/// The beginning of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Begin {
+    /// LSN of its commit record.
+    pub commit_lsn: u64,
+    /// When it was committed, µs since 2000-01-01 UTC.
+    pub commit_time: i64,
+    /// Its number.
+    pub xid: u32,
+}
+
+/// The end of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// LSN after its commit record.
+    pub end_lsn: u64,
+    /// When it was committed, µs since 2000-01-01 UTC.
+    pub commit_time: i64,
 }
 
 /// Name of a type: schema (`""` for `pg_catalog`) and name.
@@ -117,15 +144,20 @@ impl<'a> Iterator for Values<'a> {
     }
 }
 
+/// Reads big-endian numbers and what they count.
 #[derive(Clone)]
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(&'a [u8]);
 
 fn truncated() -> CaptureError {
     CaptureError::Malformed("a replication message is shorter than it says".into())
 }
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8]> {
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    pub fn take(&mut self, count: usize) -> Result<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(count).ok_or_else(truncated)?;
         self.0 = rest;
         Ok(taken)
@@ -137,23 +169,35 @@ impl<'a> Reader<'a> {
         Ok(*taken)
     }
 
-    fn u8(&mut self) -> Result<u8> {
+    pub fn u8(&mut self) -> Result<u8> {
         Ok(u8::from_be_bytes(self.array()?))
     }
 
-    fn u16(&mut self) -> Result<u16> {
+    pub fn u16(&mut self) -> Result<u16> {
         Ok(u16::from_be_bytes(self.array()?))
     }
 
-    fn u32(&mut self) -> Result<u32> {
+    pub fn u32(&mut self) -> Result<u32> {
         Ok(u32::from_be_bytes(self.array()?))
     }
 
-    fn text(&mut self) -> Result<String> {
+    pub fn u64(&mut self) -> Result<u64> {
+        Ok(u64::from_be_bytes(self.array()?))
+    }
+
+    fn i64(&mut self) -> Result<i64> {
+        Ok(i64::from_be_bytes(self.array()?))
+    }
+
+    fn name(&mut self) -> Result<Cow<'a, str>> {
         let end = self.0.iter().position(|&byte| byte == 0).ok_or_else(truncated)?;
-        let text = String::from_utf8_lossy(self.take(end)?).into_owned();
+        let text = String::from_utf8_lossy(self.take(end)?);
         self.take(1)?;
         Ok(text)
+    }
+
+    fn text(&mut self) -> Result<String> {
+        self.name().map(Cow::into_owned)
     }
 
     fn count(&mut self) -> Result<usize> {
@@ -227,6 +271,23 @@ impl<'a> Reader<'a> {
         Ok(Relation { oid, schema, name, identity, columns })
     }
 
+    fn begin(&mut self) -> Result<Begin> {
+        Ok(Begin { commit_lsn: self.u64()?, commit_time: self.i64()?, xid: self.u32()? })
+    }
+
+    fn commit(&mut self) -> Result<Commit> {
+        self.take(9)?;
+        Ok(Commit { end_lsn: self.u64()?, commit_time: self.i64()? })
+    }
+
+    /// A message that isn't the transaction's own is not ours.
+    fn said(&mut self) -> Result<Message<'a>> {
+        let flags = self.u8()?;
+        self.take(8)?;
+        let (prefix, content) = (self.name()?, self.bytes()?);
+        Ok(if flags & 1 == 0 { Message::Other } else { Message::Said(prefix, content) })
+    }
+
     fn truncate(&mut self) -> Result<Truncate> {
         let count = self.u32()?;
         let flags = self.u8()?;
@@ -263,7 +324,10 @@ pub fn decode(message: &[u8]) -> Result<Message<'_>> {
             Message::Delete(relation, old)
         }
         b'T' => Message::Truncate(reader.truncate()?),
-        b'O' | b'B' | b'C' | b'M' => Message::Other,
+        b'B' => Message::Begin(reader.begin()?),
+        b'C' => Message::Commit(reader.commit()?),
+        b'M' => reader.said()?,
+        b'O' => Message::Other,
         other => return Err(CaptureError::Malformed(format!("replication message of unknown kind {other}"))),
     })
 }

@@ -3,15 +3,15 @@
 
 use crate::error::{CaptureError, Result};
 use crate::postgres::activity::{Activity, Sighting};
-use crate::postgres::pgoutput::{Message, decode};
+use crate::postgres::pgoutput::{Begin, Commit, Message, decode};
 use crate::postgres::position::Position;
 use crate::postgres::relations::Relations;
+use crate::postgres::replication::{Received, ReplicationConnection};
 use crate::postgres::side::Side;
 use crate::postgres::stream::{Limits, Shared};
 use crate::postgres::transaction::{Lines, Scratch, Transaction};
 use crate::postgres::unattributed::Quota;
 use crate::source::Batch;
-use pgwire_replication::{Lsn, ReplicationClient, ReplicationEvent};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -39,7 +39,7 @@ pub(super) struct Pump {
     /// How often an idle source's position moves.
     pub idle: Duration,
     pub heartbeat: Option<Duration>,
-    pub client: ReplicationClient,
+    pub connection: ReplicationConnection,
     pub relations: Relations,
     pub side: Side,
     pub activity: Option<Activity>,
@@ -78,7 +78,8 @@ struct State {
 /// What the task wakes up for. `false`: the other side has gone.
 enum Happened {
     Confirmed(bool),
-    Event(Option<ReplicationEvent>),
+    Received,
+    ReportDue,
     Room(bool),
     Dry,
     Nothing,
@@ -88,8 +89,8 @@ enum Happened {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Dry {
     Nothing,
-    /// The client had its turn to read.
-    Read,
+    /// The system was asked whether there is more.
+    Asked,
     Slept,
 }
 
@@ -120,12 +121,16 @@ impl Pump {
         };
         let mut dry = Dry::Slept;
         loop {
-            let due = state.since.map(|since| since + self.limits.delay);
-            let overdue = due.is_some_and(|due| due <= Instant::now());
             if state.lines.records >= self.limits.records || state.lines.changes.len() >= self.limits.bytes {
                 self.hand_out(&mut state).await?;
+            }
+            if let Some(received) = self.connection.received()? {
+                dry = Dry::Nothing;
+                self.take(received, &mut state).await?;
                 continue;
             }
+            let due = state.since.map(|since| since + self.limits.delay);
+            let overdue = due.is_some_and(|due| due <= Instant::now());
             if overdue && self.out.capacity() > 0 {
                 self.hand_out(&mut state).await?;
                 continue;
@@ -134,19 +139,18 @@ impl Pump {
             let happened = tokio::select! {
                 biased;
                 changed = self.confirmed.changed() => Happened::Confirmed(changed.is_ok()),
-                event = self.client.recv() => Happened::Event(event?),
+                () = sleep_until(self.connection.report_due()) => Happened::ReportDue,
+                received = self.connection.receive() => received.map(|()| Happened::Received)?,
                 room = self.out.reserve(), if overdue => Happened::Room(room.is_ok()),
                 () = std::future::ready(()), if self.gathers && dry != Dry::Slept => Happened::Dry,
                 () = sleep_until(wake) => Happened::Nothing,
             };
             match happened {
                 Happened::Confirmed(true) => self.confirm(),
-                Happened::Event(Some(event)) => {
-                    dry = Dry::Nothing;
-                    self.event(event, &mut state).await?;
-                }
+                Happened::ReportDue => self.connection.report().await?,
+                Happened::Received | Happened::Room(true) => {}
                 Happened::Dry if dry == Dry::Nothing => {
-                    dry = Dry::Read;
+                    dry = Dry::Asked;
                     tokio::task::yield_now().await;
                 }
                 Happened::Dry => {
@@ -156,8 +160,6 @@ impl Pump {
                     }
                     std::thread::sleep(if state.all_sent { STROKE } else { GATHER });
                 }
-                Happened::Event(None) => return Err(CaptureError::Malformed("the server ended the replication stream".into())),
-                Happened::Room(true) => {}
                 Happened::Nothing => self.idle(&mut state).await?,
                 Happened::Confirmed(false) | Happened::Room(false) => return Ok(()),
             }
@@ -165,15 +167,13 @@ impl Pump {
     }
 
     fn confirm(&mut self) {
-        let lsn = *self.confirmed.borrow_and_update();
-        self.client.update_applied_lsn(Lsn::from_u64(lsn));
+        self.connection.applied(*self.confirmed.borrow_and_update());
     }
 
     /// Hands out what there is, or just the position.
     async fn hand_out(&mut self, state: &mut State) -> Result<()> {
-        let lines = std::mem::take(&mut state.lines);
-        let batch =
-            Batch { changes: lines.changes, records: lines.records, findings: lines.findings, position: state.position.to_string() };
+        let Lines { changes, records, findings, ddl } = std::mem::take(&mut state.lines);
+        let batch = Batch { changes, records, findings, ddl, position: state.position.to_string() };
         loop {
             tokio::select! {
                 permit = self.out.reserve() => {
@@ -186,9 +186,9 @@ impl Pump {
                     if changed.is_err() {
                         break;
                     }
-                    let lsn = *self.confirmed.borrow_and_update();
-                    self.client.update_applied_lsn(Lsn::from_u64(lsn));
+                    self.connection.applied(*self.confirmed.borrow_and_update());
                 }
+                () = sleep_until(self.connection.report_due()) => self.connection.report().await?,
             }
         }
         state.since = None;
@@ -198,48 +198,50 @@ impl Pump {
         Ok(())
     }
 
-    async fn event(&mut self, event: ReplicationEvent, state: &mut State) -> Result<()> {
-        state.all_sent = matches!(event, ReplicationEvent::KeepAlive { .. });
-        match event {
-            ReplicationEvent::Begin { final_lsn, xid, commit_time_micros } => {
-                let commit_lsn = final_lsn.as_u64();
-                let skip = match self.after.ordinal {
-                    Some(ordinal) if commit_lsn == self.after.lsn => Some(ordinal),
-                    _ if commit_lsn < self.after.lsn => Some(u64::MAX),
-                    _ => None,
-                };
-                let time = commit_time_micros.saturating_add(POSTGRES_EPOCH);
-                state.transaction = Some(Transaction::new(&self.source, self.timeline, xid, commit_lsn, time, skip));
+    async fn take(&mut self, received: Received, state: &mut State) -> Result<()> {
+        state.all_sent = matches!(received, Received::KeepAlive { .. });
+        let (at, reply_requested) = match received {
+            Received::Message(message) => return self.message(&message, state).await,
+            Received::KeepAlive { wal_end, reply_requested } => (wal_end, reply_requested),
+        };
+        self.shared.seen(at);
+        if reply_requested {
+            self.connection.report().await?;
+        }
+        if state.transaction.is_none() {
+            state.server_at = state.server_at.max(at);
+            state.asked |= reply_requested;
+            if state.asked {
+                self.move_on(state).await?;
             }
-            ReplicationEvent::Commit { end_lsn, commit_time_micros, .. } => {
-                let end = end_lsn.as_u64();
-                state.moved_at = Instant::now();
-                self.shared.committed(end, commit_time_micros.saturating_add(POSTGRES_EPOCH));
-                let Some(transaction) = state.transaction.take() else { return Ok(()) };
-                if end > state.position.lsn || state.position.ordinal.is_some() {
-                    transaction.finish(&mut self.quota, &mut state.lines);
-                    state.position = Position::between(self.timeline, end);
-                }
-                // Findings are stored under their batch's position, so that position must be that of the transaction they are about.
-                // Somebody who wrote a heartbeat waits for the position to come past it.
-                if !state.lines.findings.is_empty() || std::mem::take(&mut state.heartbeat) {
-                    self.hand_out(state).await?;
-                }
-            }
-            ReplicationEvent::XLogData { data, .. } => self.message(&data, state).await?,
-            ReplicationEvent::Message { transactional: true, prefix, content, .. } => self.said(&prefix, &content, state).await,
-            ReplicationEvent::KeepAlive { wal_end, reply_requested, .. } => {
-                let at = wal_end.as_u64();
-                self.shared.seen(at);
-                if state.transaction.is_none() {
-                    state.server_at = state.server_at.max(at);
-                    state.asked |= reply_requested;
-                    if state.asked {
-                        self.move_on(state).await?;
-                    }
-                }
-            }
-            _ => {}
+        }
+        Ok(())
+    }
+
+    fn begin(&self, begin: Begin, state: &mut State) {
+        let Begin { commit_lsn, commit_time, xid } = begin;
+        let skip = match self.after.ordinal {
+            Some(ordinal) if commit_lsn == self.after.lsn => Some(ordinal),
+            _ if commit_lsn < self.after.lsn => Some(u64::MAX),
+            _ => None,
+        };
+        let time = commit_time.saturating_add(POSTGRES_EPOCH);
+        state.transaction = Some(Transaction::new(&self.source, self.timeline, xid, commit_lsn, time, skip));
+    }
+
+    async fn commit(&mut self, commit: Commit, state: &mut State) -> Result<()> {
+        let end = commit.end_lsn;
+        state.moved_at = Instant::now();
+        self.shared.committed(end, commit.commit_time.saturating_add(POSTGRES_EPOCH));
+        let Some(transaction) = state.transaction.take() else { return Ok(()) };
+        if end > state.position.lsn || state.position.ordinal.is_some() {
+            transaction.finish(&mut self.quota, &mut state.lines);
+            state.position = Position::between(self.timeline, end);
+        }
+        // Findings are stored under their batch's position, so that position must be that of the transaction they are about.
+        // Somebody who wrote a heartbeat waits for the position to come past it.
+        if !state.lines.findings.is_empty() || std::mem::take(&mut state.heartbeat) {
+            self.hand_out(state).await?;
         }
         Ok(())
     }
@@ -274,8 +276,7 @@ impl Pump {
         Ok(())
     }
 
-    /// A logical message in the transaction.
-    async fn said(&mut self, prefix: &str, content: &[u8], state: &mut State) {
+    fn said(&mut self, prefix: &str, content: &[u8], state: &mut State) {
         state.heartbeat |= prefix == "muniment.heartbeat";
         if !matches!(prefix, "muniment.context" | "muniment.session" | "muniment.ddl") {
             return;
@@ -312,6 +313,15 @@ impl Pump {
 
     async fn message(&mut self, data: &[u8], state: &mut State) -> Result<()> {
         match decode(data)? {
+            Message::Begin(begin) => {
+                self.begin(begin, state);
+                return Ok(());
+            }
+            Message::Commit(commit) => return self.commit(commit, state).await,
+            Message::Said(prefix, content) => {
+                self.said(&prefix, content, state);
+                return Ok(());
+            }
             Message::Relation(relation) => {
                 let primary_key = self.side.primary_key(relation.oid).await?;
                 self.relations.note_table(relation, &primary_key);
@@ -341,7 +351,7 @@ impl Pump {
             Message::Update(oid, old, new) => transaction.update(self.relations.table(*oid)?, *old, *new, known, scratch, lines),
             Message::Delete(oid, old) => transaction.delete(self.relations.table(*oid)?, *old, known, scratch, lines),
             Message::Truncate(truncate) => transaction.truncate(&self.relations, truncate, known, lines),
-            Message::Relation(_) | Message::Type(..) | Message::Other => Ok(()),
+            _ => Ok(()),
         }
     }
 

@@ -5,8 +5,8 @@
 //! A batch with findings ends with the transaction that they are about, so that the same findings always come with the same position. If the primary key of
 //! a table is changed or dropped while Muniment is stopped in the midst of a transaction that moved keys of that table, the passing over can be off.
 //!
-//! **Memory.** A transaction is never held as a whole (see [`crate::postgres::transaction`]'s module); what is in memory are at most three batches and 64
-//! messages, one row each. Nothing is spilled: the server does that.
+//! **Memory.** A transaction is never held as a whole (see [`crate::postgres::transaction`]'s module); what is in memory are at most three batches and
+//! what was read ahead, 128 KiB or one row. Nothing is spilled: the server does that.
 //!
 //! **Key-only replica identity.** The old row then is only its key, and only where the key changed or the row went; an unchanged large value is the marker
 //! `{"$unchanged":true}`, see [`crate::row`].
@@ -21,11 +21,12 @@ use crate::postgres::gap::{Gap, ServerState};
 use crate::postgres::position::{Position, lsn_text};
 use crate::postgres::pump::Pump;
 use crate::postgres::relations::{ColumnRules, Relations};
+use crate::postgres::replication::ReplicationConnection;
 use crate::postgres::side::Side;
 use crate::postgres::unattributed::Quota;
 use crate::source::{Batch, Source};
 use async_trait::async_trait;
-use pgwire_replication::{Lsn, PgWireError, ReplicationClient};
+use pgwire_replication::{Lsn, PgWireError};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -34,8 +35,6 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
-/// Messages read ahead of their decoding.
-const MESSAGES_AHEAD: usize = 64;
 /// How long a slot that another connection holds is waited for: our own, if it was cut.
 const SLOT_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -272,9 +271,9 @@ impl ReplicationSource {
 
 impl Connector {
     /// Connects and looks whether everything after `stored` is there. The client replicates from there, or from where the slot begins if not.
-    async fn connect(&self, stored: Option<Position>) -> Result<(ReplicationClient, ServerState, Option<Gap>)> {
-        let (mut client, mut state) = self.connect_at(stored).await?;
-        let Some(gap) = state.gap_after(stored, self.config.system_id.as_deref())? else { return Ok((client, state, None)) };
+    async fn connect(&self, stored: Option<Position>) -> Result<(ReplicationConnection, ServerState, Option<Gap>)> {
+        let (mut connection, mut state) = self.connect_at(stored).await?;
+        let Some(gap) = state.gap_after(stored, self.config.system_id.as_deref())? else { return Ok((connection, state, None)) };
         if state.slot.as_ref().is_none_or(|slot| slot.lost) {
             if !self.config.recreate_slot {
                 return Err(CaptureError::Refused(format!("there is a gap: {}", gap.reason)));
@@ -282,40 +281,37 @@ impl Connector {
             Side::new(self.server.clone()).recreate_slot(&self.config.slot).await?;
         }
         if stored.is_some() || state.slot.as_ref().is_none_or(|slot| slot.lost) {
-            drop(client);
-            (client, state) = self.connect_at(None).await?;
+            drop(connection);
+            (connection, state) = self.connect_at(None).await?;
         }
-        Ok((client, state, Some(gap)))
+        Ok((connection, state, Some(gap)))
     }
 
-    async fn connect_at(&self, position: Option<Position>) -> Result<(ReplicationClient, ServerState)> {
+    async fn connect_at(&self, position: Option<Position>) -> Result<(ReplicationConnection, ServerState)> {
         let Self { config, server, .. } = self;
         let from = Lsn::from_u64(position.map_or(0, |position| position.lsn));
-        let publication = format!("\"{}\"", config.publication.replace('"', "\"\""));
         let replication = server
-            .replication(&config.slot, &publication, &config.name)
+            .replication(&config.slot, &config.publication, &config.name)
             .with_start_lsn(from)
             .with_ack_lsn(from)
-            .with_buffer_size(MESSAGES_AHEAD)
             .with_max_message_size(config.max_row_bytes)
             .with_status_interval(Duration::from_millis(if config.strict { 1 } else { 1000 }));
-        let mut client = ReplicationClient::connect_gated(replication).await?;
-        let state = ServerState::read(&mut client, &config.slot).await?;
-        Ok((client, state))
+        let mut connection = ReplicationConnection::open(replication).await?;
+        let state = ServerState::read(&mut connection, &config.slot).await?;
+        Ok((connection, state))
     }
 
     /// Begins to replicate; waits for a slot that is still held.
-    async fn begin(&self, position: Option<Position>) -> Result<(ReplicationClient, ServerState, Option<Gap>)> {
+    async fn begin(&self, position: Option<Position>) -> Result<(ReplicationConnection, ServerState, Option<Gap>)> {
         let deadline = Instant::now() + SLOT_PATIENCE;
         loop {
-            let (mut client, state, gap) = self.connect(position).await?;
-            client.start().await?;
-            match client.wait_started().await {
-                Ok(()) => return Ok((client, state, gap)),
-                Err(PgWireError::Server(error)) if error.contains("55006") && Instant::now() < deadline => {
+            let (mut connection, state, gap) = self.connect(position).await?;
+            match connection.replicate(&self.config.slot, &self.config.publication).await {
+                Ok(()) => return Ok((connection, state, gap)),
+                Err(CaptureError::Replication(PgWireError::Server(error))) if error.contains("55006") && Instant::now() < deadline => {
                     sleep(Duration::from_millis(100)).await;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -339,7 +335,7 @@ impl Connector {
 
     /// Begins to replicate after the stored position, or where the slot begins.
     async fn pump(&self, stored: Option<Position>, ends: Ends) -> Result<Pump> {
-        let (client, state, gap) = self.begin(stored).await?;
+        let (connection, state, gap) = self.begin(stored).await?;
         let slot_at = state.slot.as_ref().map_or(0, |slot| slot.confirmed);
         let beginning = Position::between(state.timeline, slot_at);
         let after = stored.filter(|_| gap.is_none()).unwrap_or(beginning);
@@ -362,7 +358,7 @@ impl Connector {
             gathers: !config.strict,
             idle: config.idle,
             heartbeat: config.heartbeat,
-            client,
+            connection,
             relations: Relations::new(config.columns.clone()),
             side: Side::new(self.server.clone()),
             activity: (config.sessions == SessionSource::Activity).then(|| Activity::start(self.server.clone())),

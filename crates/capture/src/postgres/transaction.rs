@@ -27,6 +27,8 @@ pub(super) struct Lines {
     pub changes: Vec<u8>,
     pub records: usize,
     pub findings: Vec<u8>,
+    /// Whether DDL is among the changes.
+    pub ddl: bool,
 }
 
 /// A transaction that is being read.
@@ -232,6 +234,7 @@ impl Transaction {
             let (operation, details) = (Operation::Ddl, details.as_deref());
             self.line(LineHead { table, operation, key: "*", old: None, new: None, details, position: None }, known, out);
         }
+        out.ddl = true;
         self.rewritten.extend(ddl.rewritten.iter().cloned());
         ddl.rewritten
     }

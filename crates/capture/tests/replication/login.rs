@@ -97,3 +97,25 @@ async fn the_password_is_in_a_file() {
     store.catch_up(&server).await;
     assert_eq!(store.changes.len(), 1);
 }
+
+/// Older servers hold passwords as MD5, and some want them as they are.
+#[tokio::test]
+async fn other_ways_to_say_a_password() {
+    let server = server("CREATE TABLE t (id int PRIMARY KEY)").await;
+    let rules = server.data().join("pg_hba.conf");
+    let before = std::fs::read_to_string(&rules).unwrap();
+    for (id, method) in ["md5", "password"].into_iter().enumerate() {
+        std::fs::write(&rules, format!("host all all 127.0.0.1/32 {method}\n{before}")).unwrap();
+        server.execute(DATABASE, "SELECT pg_reload_conf()").await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        server.execute(DATABASE, &format!("SET password_encryption = md5; ALTER ROLE {USER} PASSWORD '{PASSWORD}'")).await.unwrap();
+        let mut store = Store::open(config(&server)).await;
+        server.execute(DATABASE, &format!("INSERT INTO t VALUES ({id})")).await.unwrap();
+        store.catch_up(&server).await;
+        assert!(!store.changes.is_empty(), "{method}");
+
+        let mut wrong = config(&server);
+        wrong.url = wrong.url.replace(PASSWORD, "another");
+        assert!(Store::new(wrong).source.start(None).await.is_err(), "{method} took another password");
+    }
+}

@@ -93,7 +93,7 @@ impl SnapshotSource {
                 chunk.leave_out(&batch.changes);
                 self.recent.note(&batch.changes);
             }
-            Work::Idle(at) if has_ddl(&batch.changes) => *at = Instant::now(),
+            Work::Idle(at) if batch.ddl => *at = Instant::now(),
             Work::Idle(_) | Work::Ending => {}
         }
         let position = self.stamped(&batch.position);
@@ -113,7 +113,7 @@ impl SnapshotSource {
         let Work::Waiting(chunk) = std::mem::replace(&mut self.work, Work::Ending) else { return Ok(None) };
         self.progress = Some(chunk.progress.clone());
         let (changes, records) = chunk.into_lines();
-        let batch = Batch { changes, records, findings: Vec::new(), position: self.stamped(&stream) };
+        let batch = Batch { changes, records, position: self.stamped(&stream), ..Batch::default() };
         let ended = self.progress.as_ref().is_some_and(|progress| progress.is_end());
         if !ended {
             self.read();
@@ -162,13 +162,6 @@ impl SnapshotSource {
             _ => self.read(),
         }
     }
-}
-
-fn has_ddl(lines: &[u8]) -> bool {
-    lines.split(|byte| *byte == b'\n').any(|line| {
-        let line = &line[..line.len().min(400)];
-        line.windows(17).any(|window| window == b"\"operation\":\"DDL\"")
-    })
 }
 
 /// Waits for the chunk that is being read; for ever if none is.

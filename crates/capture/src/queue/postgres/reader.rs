@@ -342,7 +342,7 @@ impl QueueReader {
     /// Findings that belong to no change: the position tells them apart from other batches at the same place.
     fn finding_batch(&self, findings: Vec<u8>) -> Batch {
         let position = format!("{}#{}", self.position, hex::encode(&Sha256::digest(&findings)[..6]));
-        Batch { changes: Vec::new(), records: 0, findings, position }
+        Batch { findings, position, ..Batch::default() }
     }
 
     /// Empties what is stored. The half that is written to is only tried when there is nothing to do.

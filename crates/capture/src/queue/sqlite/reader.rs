@@ -228,7 +228,7 @@ impl SqliteReader {
         }
         let findings = std::mem::take(&mut self.findings);
         let position = format!("{}#{}", self.position, hex::encode(&Sha256::digest(&findings)[..6]));
-        Some(Batch { changes: Vec::new(), records: 0, findings, position })
+        Some(Batch { findings, position, ..Batch::default() })
     }
 
     async fn look_with(&mut self, connection: &mut SqliteConnection) -> Result<Option<Batch>> {
