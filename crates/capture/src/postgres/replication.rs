@@ -1,8 +1,4 @@
 //! A replication connection: log-in, questions before the stream, and the stream itself as frames, without a task of its own between socket and reader.
-//!
-//! PostgreSQL sends each message of the stream by itself, and on a shared machine the larger part of the sender's processor time is the network's
-//! (measured: 60 %, of which half delivers segments). So where server and reader share a machine the reader takes in little at a time: while it sleeps, the window closes, messages
-//! wait together in the server's socket, and go over in few segments when it reads again.
 
 use crate::error::{CaptureError, Result};
 use crate::postgres::pgoutput::Reader;
@@ -24,8 +20,6 @@ use tokio::time::{Instant, timeout};
 /// Version 3.0 of the protocol.
 const PROTOCOL: i32 = 3 << 16;
 const LOG_IN_TIMEOUT: Duration = Duration::from_secs(15);
-/// Bytes that the socket takes in while nobody reads, if the server is on the same machine. The system doubles it, and fills half of that.
-const NARROW: u32 = 32 << 10;
 /// Bytes read at once, if there are as many.
 const READ_AHEAD: usize = 128 << 10;
 /// How often the server hears from us when there is nothing new to say.
@@ -85,9 +79,6 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream> {
 
 async fn connect_to(address: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    if address.ip().is_loopback() {
-        socket.set_recv_buffer_size(NARROW)?;
-    }
     socket.set_keepalive(true)?;
     socket.set_nodelay(true)?;
     socket.connect(address).await
