@@ -1,6 +1,7 @@
 //! A replication connection: log-in, questions before the stream, and the stream itself as frames, without a task of its own between socket and reader.
 
 use crate::error::{CaptureError, Result};
+use crate::postgres::patterns::identifier;
 use crate::postgres::pgoutput::Reader;
 use bytes::{Buf, Bytes, BytesMut};
 use md5::{Digest, Md5};
@@ -188,7 +189,7 @@ impl ReplicationConnection {
     /// # Errors
     /// [`CaptureError::Replication`] with the server's reason, such as a slot that another connection holds.
     pub async fn replicate(&mut self, slot: &str, publication: &str) -> Result<()> {
-        let publication = format!("\"{}\"", publication.replace('"', "\"\"")).replace('\'', "''");
+        let publication = identifier(publication).replace('\'', "''");
         let from = self.config.start_lsn;
         let statement =
             format!("START_REPLICATION SLOT {slot} LOGICAL {from} (proto_version '1', publication_names '{publication}', messages 'true')");
