@@ -93,6 +93,18 @@ async fn a_dry_run_changes_nothing_and_its_script_can_be_run_by_hand() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_could_use_the_socket_is_told() {
+    let server = server(TABLES).await;
+    let hint = async |url: String| {
+        let plan = attach::plan(&url, &options(&["app.*"]), false).await.unwrap();
+        plan.findings.into_iter().find(|finding| finding.subject == "connection").map(|finding| finding.text)
+    };
+    let text = hint(server.url(DATABASE)).await.unwrap();
+    assert!(text.contains(&format!("?host={}", server.socket_folder().display())), "{text}");
+    assert_eq!(hint(server.socket_url(DATABASE)).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn trap_7_new_partitions_get_their_identity_and_come_under_their_root() {
     let server = server(TABLES).await;
     attached(&server, &options(&["app.ev", "app.new*"])).await;

@@ -8,8 +8,8 @@ mod captured;
 mod support;
 
 use captured::{Audited, DATABASE, check_instant, check_journal, check_positions};
-use muniment_testkit::PostgresOptions;
 use muniment_testkit::workload::{Instant, Random, TABLES, Workload, WorkloadOptions};
+use muniment_testkit::{PostgresOptions, PostgresServer};
 use std::time::Duration;
 
 const SESSIONS: u64 = 3;
@@ -20,14 +20,15 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
-async fn check(attach: &[&str], is_queue: bool) {
+async fn check(url: fn(&PostgresServer, &str) -> String, attach: &[&str]) {
+    let is_queue = attach.contains(&"queue");
     let (rounds, seed) = (setting("TEST_CRASH_ROUNDS", 6), setting("TEST_CRASH_SEED", 1));
     let mut audited = Audited::start(&PostgresOptions::default().setting("deadlock_timeout", "50ms")).await;
     let connect = audited.server.connect_options(DATABASE);
     let workload =
         Workload::create(connect.clone(), WorkloadOptions { seed, array_bounds: !is_queue, ..WorkloadOptions::default() }).await.unwrap();
     let tables = ["--table", "shop.*", "--table", "\"Số liệu\".*"];
-    audited.attach(&[&tables, attach].concat());
+    audited.attach_at(&url(&audited.server, DATABASE), &[&tables, attach].concat());
     let running = tokio::spawn({
         let workload = workload.clone();
         async move { workload.run(SESSIONS, TRANSACTIONS).await.unwrap() }
@@ -65,10 +66,15 @@ async fn check(attach: &[&str], is_queue: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replication_survives() {
-    check(&[], false).await;
+    check(PostgresServer::url, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replication_through_the_socket_survives() {
+    check(PostgresServer::socket_url, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn queue_survives() {
-    check(&["--mode", "queue"], true).await;
+    check(PostgresServer::url, &["--mode", "queue"]).await;
 }

@@ -8,8 +8,8 @@ mod captured;
 mod support;
 
 use captured::{Audited, DATABASE, SOURCE, check_instant, check_journal, check_positions};
-use muniment_testkit::PostgresOptions;
 use muniment_testkit::workload::{Ddl, Instant, TABLES, Workload, WorkloadOptions};
+use muniment_testkit::{PostgresOptions, PostgresServer};
 use std::time::Duration;
 
 const SESSIONS: u64 = 4;
@@ -18,14 +18,15 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
-async fn check(attach: &[&str], is_queue: bool) {
+async fn check(url: fn(&PostgresServer, &str) -> String, attach: &[&str]) {
+    let is_queue = attach.contains(&"queue");
     let mut audited = Audited::start(&PostgresOptions::default().setting("deadlock_timeout", "50ms")).await;
     let options =
         WorkloadOptions { seed: setting("TEST_WORKLOAD_SEED", 1), ddl: Ddl::Plain, array_bounds: !is_queue, ..WorkloadOptions::default() };
     let connect = audited.server.connect_options(DATABASE);
     let workload = Workload::create(connect.clone(), options).await.unwrap();
     let tables = ["--table", "shop.*", "--table", "\"Số liệu\".*"];
-    audited.attach(&[&tables, attach].concat());
+    audited.attach_at(&url(&audited.server, DATABASE), &[&tables, attach].concat());
     let transactions = setting("TEST_WORKLOAD_TRANSACTIONS", 150);
     let running = tokio::spawn(async move { workload.run(SESSIONS, transactions).await.unwrap() });
     let mut instants = Vec::new();
@@ -53,10 +54,15 @@ async fn check(attach: &[&str], is_queue: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replication() {
-    check(&[], false).await;
+    check(PostgresServer::url, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replication_through_the_socket() {
+    check(PostgresServer::socket_url, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn queue() {
-    check(&["--mode", "queue"], true).await;
+    check(PostgresServer::url, &["--mode", "queue"]).await;
 }

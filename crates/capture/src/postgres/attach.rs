@@ -61,18 +61,19 @@ pub async fn plan(url: &str, options: &AttachOptions, known: bool) -> Result<Pla
         return Err(CaptureError::Refused("no table is named: --table schema.table, --table 'schema.*' or --table '*.*'".into()));
     }
     let mut connection = server.connect().await?;
-    let outcome = look(&mut connection, options, known, &mut plan).await;
+    let outcome = look(&mut connection, &server, options, known, &mut plan).await;
     let _ = connection.close().await;
     outcome.map(|()| plan)
 }
 
-async fn look(connection: &mut PgConnection, options: &AttachOptions, known: bool, plan: &mut Plan) -> Result<()> {
+async fn look(connection: &mut PgConnection, server: &Server, options: &AttachOptions, known: bool, plan: &mut Plan) -> Result<()> {
     let slot = slot_name(&plan.name);
     let facts = check::server_facts(connection).await?;
     let names = check::names(connection, &slot).await?;
     let registered = check::is_registered(connection, &facts, &plan.name).await?;
     check::judge_server(&facts, options, names.slot.is_none(), plan);
     check::judge_names(&names, &slot, registered, known, plan);
+    note_socket(server, &facts, plan);
     let tables = check::table_facts(connection).await?;
     let members = check::members(&tables, options, facts.version, plan)?;
     let attached = if registered { detach::attached(connection, &plan.name).await? } else { Vec::new() };
@@ -96,6 +97,14 @@ async fn look(connection: &mut PgConnection, options: &AttachOptions, known: boo
         plan.after.push(create_slot(&slot, &facts));
     }
     Ok(())
+}
+
+fn note_socket(server: &Server, facts: &ServerFacts, plan: &mut Plan) {
+    if let Some(folder) = facts.socket_folders.as_deref().and_then(|folders| server.unused_socket(folders)) {
+        let text =
+            format!("the server runs on this machine: through its socket it spends less on sending changes; add ?host={folder} to the URL");
+        plan.find(Level::Note, "connection", text);
+    }
 }
 
 fn note_baseline(options: &AttachOptions, fresh: &[&Member], plan: &mut Plan) {

@@ -24,6 +24,8 @@ pub(super) struct ServerFacts {
     senders: i64,
     /// MiB; -1 without limit.
     pub slot_wal_keep_mb: i64,
+    /// Separated by commas, if the user may know.
+    pub socket_folders: Option<String>,
     pub is_superuser: bool,
     may_replicate: bool,
     may_create: bool,
@@ -103,6 +105,7 @@ pub(super) async fn server_facts(connection: &mut PgConnection) -> Result<Server
         max_senders: read(&row, "max_senders")?,
         senders: read(&row, "senders")?,
         slot_wal_keep_mb: read(&row, "slot_wal_keep_mb")?,
+        socket_folders: read(&row, "socket_folders")?,
         is_superuser: read(&row, "is_superuser")?,
         may_replicate: read(&row, "may_replicate")?,
         may_create: read(&row, "may_create")?,

@@ -6,6 +6,7 @@ use pgwire_replication::{SslMode, TlsConfig};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions, PgConnection};
 use std::net::IpAddr;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -75,6 +76,17 @@ impl Server {
         let connecting = tokio::time::timeout(CONNECT_TIMEOUT, self.options.connect());
         let timed_out = || sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
         connecting.await.unwrap_or_else(|_| Err(timed_out())).map_err(CaptureError::database("connecting to the source"))
+    }
+
+    /// The folder, of those separated by commas, with the server's socket, if the server is reached by TCP though it runs on this machine.
+    pub fn unused_socket<'a>(&self, folders: &'a str) -> Option<&'a str> {
+        let host = self.options.get_host();
+        let is_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        if self.options.get_socket().is_some() || !is_loopback {
+            return None;
+        }
+        let socket = format!(".s.PGSQL.{}", self.options.get_port());
+        folders.split(',').map(str::trim).find(|folder| Path::new(folder).join(&socket).exists())
     }
 
     /// What a replication connection needs. Its application name, `muniment_<name>`, is what `synchronous_standby_names` has to name for strict capture.

@@ -27,6 +27,8 @@ const IDLE_CHECK: Duration = Duration::from_millis(500);
 const STROKE: Duration = Duration::from_millis(50);
 /// The same when the server has more to send, but is slower than we are.
 const GATHER: Duration = Duration::from_millis(8);
+/// The same through a Unix socket, which the server fills in about this time.
+const GATHER_LOCALLY: Duration = Duration::from_micros(500);
 
 /// Everything the task works with.
 pub(super) struct Pump {
@@ -158,7 +160,11 @@ impl Pump {
                     if state.all_sent && state.lines.records > 0 && self.out.capacity() > 0 {
                         self.hand_out(&mut state).await?;
                     }
-                    std::thread::sleep(if state.all_sent { STROKE } else { GATHER });
+                    std::thread::sleep(match state.all_sent {
+                        true => STROKE,
+                        false if self.connection.is_local() => GATHER_LOCALLY,
+                        false => GATHER,
+                    });
                 }
                 Happened::Nothing => self.idle(&mut state).await?,
                 Happened::Confirmed(false) | Happened::Room(false) => return Ok(()),

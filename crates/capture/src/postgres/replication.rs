@@ -198,6 +198,11 @@ impl ReplicationConnection {
         self.report().await
     }
 
+    /// Whether it is a Unix socket, which holds little: the server waits when some 250 messages have not been read.
+    pub fn is_local(&self) -> bool {
+        self.config.is_unix_socket()
+    }
+
     /// What has been received and not been taken yet.
     ///
     /// # Errors

@@ -242,6 +242,20 @@ async fn a_large_transaction_comes_in_batches() {
 }
 
 #[tokio::test]
+async fn more_than_a_socket_holds() {
+    let server = server("CREATE TABLE t (id int PRIMARY KEY, a text)").await;
+    let mut config = config(&server);
+    config.url = server.socket_url(DATABASE);
+    let mut store = Store::open(config).await;
+    let transactions = "DO $$ BEGIN FOR n IN 1..3000 LOOP INSERT INTO t VALUES (n, 'a'); COMMIT; END LOOP; END $$";
+    server.execute(DATABASE, transactions).await.unwrap();
+    server.execute(DATABASE, "INSERT INTO t SELECT n, repeat('x', 2000) FROM generate_series(3001, 6000) n").await.unwrap();
+    store.catch_up(&server).await;
+    let keys: Vec<&str> = store.changes.iter().map(|change| change["primary_key"].as_str().unwrap()).collect();
+    assert_eq!(keys, (1..=6000).map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn a_table_that_changes() {
     let server = server("CREATE TABLE t (id int PRIMARY KEY, a text); ALTER TABLE t REPLICA IDENTITY FULL").await;
     let mut store = Store::open(config(&server)).await;

@@ -160,8 +160,12 @@ impl Audited {
 
     /// `muniment attach` with the marker table and these arguments; without a baseline, unless they ask for one.
     pub fn attach(&self, arguments: &[&str]) -> String {
-        let url = self.server.url(DATABASE);
-        let mut all = vec!["attach", &url, "--table", "public.marker"];
+        self.attach_at(&self.server.url(DATABASE), arguments)
+    }
+
+    /// The same by another URL of the database.
+    pub fn attach_at(&self, url: &str, arguments: &[&str]) -> String {
+        let mut all = vec!["attach", url, "--table", "public.marker"];
         if !arguments.contains(&"--snapshot") {
             all.extend(["--snapshot", "none"]);
         }

@@ -91,6 +91,11 @@ impl PostgresServer {
         format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{}/{database}", self.port)
     }
 
+    /// The same through the server's Unix socket.
+    pub fn socket_url(&self, database: &str) -> String {
+        format!("{}?host={}", self.url(database), self.socket_folder().display())
+    }
+
     /// Options of a connection to a database, by TCP, as the superuser.
     pub fn connect_options(&self, database: &str) -> PgConnectOptions {
         PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(self.port).username(USER).password(PASSWORD).database(database)

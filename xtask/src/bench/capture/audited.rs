@@ -19,8 +19,10 @@ const PATIENCE: Duration = Duration::from_secs(600);
 pub enum Audit {
     /// Nothing.
     None,
-    /// Muniment by a replication slot; with this niceness.
+    /// Muniment by a replication slot, through the server's socket; with this niceness.
     Replication { niceness: Option<i32> },
+    /// The same over TCP.
+    ReplicationOverTcp,
     /// Muniment by triggers and a queue.
     Queue,
     /// A trigger in the manner of supa_audit.
@@ -36,6 +38,7 @@ impl Audit {
             Self::None => "unaudited",
             Self::Replication { niceness: None } => "replication, full identity, context",
             Self::Replication { .. } => "the same, Muniment held to the smallest share (nice 19)",
+            Self::ReplicationOverTcp => "the same over TCP",
             Self::Queue => "trigger queue with images, context",
             Self::Versions => "supa_audit's manner",
             Self::Actions => "audit-trigger's manner",
@@ -44,7 +47,7 @@ impl Audit {
 
     /// Whether Muniment captures it, so that the application gives its context.
     pub fn is_muniment(self) -> bool {
-        matches!(self, Self::Replication { .. } | Self::Queue)
+        matches!(self, Self::Replication { .. } | Self::ReplicationOverTcp | Self::Queue)
     }
 
     /// The transaction that `pgbench` runs.
@@ -69,7 +72,7 @@ pub struct Audited {
 impl Audited {
     /// Starts both, with the benchmark's table; with Muniment, it is attached, and what was there before is not recorded.
     pub fn start(bench: &CaptureBench, audit: Audit) -> Result<Self> {
-        let level = if matches!(audit, Audit::Replication { .. }) { "logical" } else { "replica" };
+        let level = if matches!(audit, Audit::Replication { .. } | Audit::ReplicationOverTcp) { "logical" } else { "replica" };
         let name = format!("{audit:?}").chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
         let cluster = Cluster::start(&bench.postgres, &bench.folder, &format!("cluster-{name}"), level)?;
         cluster.sql(SCHEMA)?;
@@ -88,7 +91,7 @@ impl Audited {
         if audit.is_muniment() {
             audited.serve(bench)?;
             let mode = if audit == Audit::Queue { "queue" } else { "replication" };
-            let url = audited.cluster.url();
+            let url = audited.cluster.url(audit == Audit::ReplicationOverTcp);
             let key = audited.data.join("administrator.key").to_string_lossy().into_owned();
             let attach =
                 ["attach", &url, "--name", "pg:bench", "--table", "app.*", "--snapshot", "none", "--mode", mode, "--key-file", &key];

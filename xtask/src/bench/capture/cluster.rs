@@ -94,8 +94,10 @@ impl Cluster {
         text.lines().nth(7).is_some_and(|state| state.trim() == "ready")
     }
 
-    pub fn url(&self) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    /// For whoever is on the same machine: through the socket, or over TCP.
+    pub fn url(&self, over_tcp: bool) -> String {
+        let tcp = format!("postgres://postgres@127.0.0.1:{}/postgres", self.port);
+        if over_tcp { tcp } else { format!("{tcp}?host={}", self.folder.display()) }
     }
 
     fn client(&self, program: &str) -> Command {

@@ -73,8 +73,14 @@ pub fn cost(bench: &CaptureBench, table: &mut Table) -> Result<()> {
         "Muniment itself",
         "caught up after",
     ]);
-    let audits =
-        [Audit::Replication { niceness: None }, Audit::Replication { niceness: Some(19) }, Audit::Queue, Audit::Versions, Audit::Actions];
+    let audits = [
+        Audit::Replication { niceness: None },
+        Audit::Replication { niceness: Some(19) },
+        Audit::ReplicationOverTcp,
+        Audit::Queue,
+        Audit::Versions,
+        Audit::Actions,
+    ];
     for audit in audits {
         if let Err(error) = pairs(bench, &plain, audit, table) {
             table.failed(audit.name(), &error);
@@ -192,7 +198,7 @@ fn probe(server: &Audited, duration: Duration) -> Result<Vec<f64>> {
 /// How many changes come out of one slot: a backlog, and a load that is as fast as the machine allows.
 pub fn throughput(bench: &CaptureBench, table: &mut Table) -> Result<()> {
     table.head(&["audited by", "measured", "changes", "seconds", "changes/s", "Muniment's CPU a change"]);
-    for audit in [Audit::Replication { niceness: None }, Audit::Queue] {
+    for audit in [Audit::Replication { niceness: None }, Audit::ReplicationOverTcp, Audit::Queue] {
         let mut server = Audited::start(bench, audit)?;
         server.stop_muniment()?;
         let transactions = bench.changes.div_ceil(10_000);

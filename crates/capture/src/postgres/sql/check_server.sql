@@ -7,6 +7,8 @@ SELECT current_setting('server_version_num')::int4 AS version,
     current_setting('max_wal_senders')::int8 AS max_senders,
     (SELECT count(*) FROM pg_stat_replication) AS senders,
     (SELECT setting::int8 FROM pg_settings WHERE name = 'max_slot_wal_keep_size') AS slot_wal_keep_mb,
+    -- Whoever may not read the setting gets NULL.
+    (SELECT setting FROM pg_settings WHERE name = 'unix_socket_directories') AS socket_folders,
     r.rolsuper AS is_superuser,
     r.rolsuper OR r.rolreplication AS may_replicate,
     has_database_privilege(current_database(), 'CREATE') AS may_create,
