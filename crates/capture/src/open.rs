@@ -7,6 +7,7 @@ use crate::postgres::{self, attach, detach};
 use crate::queue;
 use crate::source::Source;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// PostgreSQL by logical replication.
 pub const POSTGRES: &str = "postgres";
@@ -17,6 +18,8 @@ pub const SQLITE: &str = "sqlite";
 
 /// Muniment's own registers, by triggers in the commit database.
 pub const REGISTERS: &str = "registers";
+/// Longest pause between two looks at the registers' queue: they change rarely, and every server has them.
+const REGISTERS_PAUSE: Duration = Duration::from_millis(250);
 /// What records call the schema of the registers.
 pub const REGISTERS_SCHEMA: &str = "muniment";
 
@@ -192,6 +195,7 @@ pub fn open(spec: &SourceSpec<'_>) -> Result<Opened> {
             let mut options = queue::sqlite::SqliteOptions::new(spec.name);
             if spec.kind == REGISTERS {
                 options.schema = REGISTERS_SCHEMA.to_owned();
+                options.longest_pause = REGISTERS_PAUSE;
             }
             Ok(Opened { source: Box::new(queue::sqlite::SqliteQueueSource::new(spec.url, options)), monitor: None })
         }

@@ -8,16 +8,21 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// Longest pause while nothing happens.
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+/// Longest pause while nothing happens, unless the queue has another.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// Batches read ahead.
 const AHEAD: usize = 1;
 
 /// What is looked at.
 #[async_trait]
 pub trait Queue: Send + 'static {
-    /// Pause after an unsuccessful look, at first; it doubles up to 50 ms.
+    /// Pause after an unsuccessful look, at first; it doubles up to the longest.
     fn poll(&self) -> Duration;
+
+    /// The longest pause.
+    fn longest_pause(&self) -> Duration {
+        LONGEST_PAUSE
+    }
 
     /// Begins, or begins again, after the stored position.
     ///
@@ -124,7 +129,7 @@ async fn run<Q: Queue>(mut queue: Q, out: mpsc::Sender<Result<Batch>>, mut store
                     () = sleep(pause) => {}
                     () = out.closed() => break,
                 }
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                pause = (pause * 2).min(queue.longest_pause());
             }
             Err(error) => {
                 // Nobody may be there to hear it.

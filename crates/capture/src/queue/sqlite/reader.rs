@@ -5,7 +5,7 @@ use super::lines::{Lines, QueueRow};
 use super::triggers::{TableDescription, named_statements};
 use crate::error::{CaptureError, Result};
 use crate::finding::{Finding, FindingKind};
-use crate::queue::polling::{Polled, Queue};
+use crate::queue::polling::{LONGEST_PAUSE, Polled, Queue};
 use crate::source::Batch;
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
@@ -28,8 +28,10 @@ pub struct SqliteOptions {
     pub name: String,
     /// Most queue rows in a batch.
     pub batch: usize,
-    /// Pause after an unsuccessful look, at first; it doubles up to 50 ms.
+    /// Pause after an unsuccessful look, at first; it doubles up to the longest.
     pub poll: Duration,
+    /// The longest pause.
+    pub longest_pause: Duration,
     /// Attempts to record a row before it becomes a dead letter.
     pub attempts: i64,
     /// What records call the schema of the file's tables.
@@ -39,7 +41,14 @@ pub struct SqliteOptions {
 impl SqliteOptions {
     /// Defaults for a source of this name.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), batch: 1000, poll: Duration::from_millis(5), attempts: 5, schema: "main".to_owned() }
+        Self {
+            name: name.into(),
+            batch: 1000,
+            poll: Duration::from_millis(5),
+            longest_pause: LONGEST_PAUSE,
+            attempts: 5,
+            schema: "main".to_owned(),
+        }
     }
 }
 
@@ -279,6 +288,10 @@ fn parse(position: &str) -> Result<i64> {
 impl Queue for SqliteReader {
     fn poll(&self) -> Duration {
         self.options.poll
+    }
+
+    fn longest_pause(&self) -> Duration {
+        self.options.longest_pause
     }
 
     async fn begin(&mut self, position: Option<&str>) -> Result<()> {
