@@ -198,7 +198,7 @@ impl ReplicationConnection {
         self.report().await
     }
 
-    /// Whether it is a Unix socket, which holds little: the server waits when some 250 messages have not been read.
+    /// Whether it is a Unix socket, which holds little, so that the server soon waits for a reader that sleeps.
     pub fn is_local(&self) -> bool {
         self.config.is_unix_socket()
     }

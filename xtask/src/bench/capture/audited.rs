@@ -47,7 +47,11 @@ impl Audit {
 
     /// Whether Muniment captures it, so that the application gives its context.
     pub fn is_muniment(self) -> bool {
-        matches!(self, Self::Replication { .. } | Self::ReplicationOverTcp | Self::Queue)
+        self.is_replication() || self == Self::Queue
+    }
+
+    fn is_replication(self) -> bool {
+        matches!(self, Self::Replication { .. } | Self::ReplicationOverTcp)
     }
 
     /// The transaction that `pgbench` runs.
@@ -72,7 +76,7 @@ pub struct Audited {
 impl Audited {
     /// Starts both, with the benchmark's table; with Muniment, it is attached, and what was there before is not recorded.
     pub fn start(bench: &CaptureBench, audit: Audit) -> Result<Self> {
-        let level = if matches!(audit, Audit::Replication { .. } | Audit::ReplicationOverTcp) { "logical" } else { "replica" };
+        let level = if audit.is_replication() { "logical" } else { "replica" };
         let name = format!("{audit:?}").chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
         let cluster = Cluster::start(&bench.postgres, &bench.folder, &format!("cluster-{name}"), level)?;
         cluster.sql(SCHEMA)?;
