@@ -367,7 +367,8 @@ impl Engine {
     /// Moves all hot records to Parquet, merges small files, and gives space back.
     pub async fn flush_all(&self) -> Result<()> {
         self.store().flush(&self.config.flush, crate::now(), true).await?;
-        while self.store().compact(&self.config.compaction, crate::now()).await?.is_some() {}
+        let compaction = Compaction { gentle: false, ..self.config.compaction };
+        while self.store().compact(&compaction, crate::now()).await?.is_some() {}
         self.store().remove_retired().await?;
         Ok(self.store().db().reclaim().await?)
     }
@@ -391,6 +392,7 @@ impl Engine {
             tracing::error!(error = &error as &dyn std::error::Error, "the last readings can't be recorded");
         }
         self.stopping.send_replace(true);
+        self.store().hurry();
         self.ask(Work::Stop).await?;
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         for task in tasks {

@@ -8,14 +8,18 @@ use crate::catalog::StreamSnapshot;
 use crate::db::{BatchRow, FileRow, Replacement};
 use crate::error::{Result, StoreError};
 use crate::hot::{Ledgered, decode};
+use crate::objects::Objects;
 use crate::parquet_file::{FileWriter, hash_file};
+use crate::read::open_parquet;
 use crate::time::month_of;
 use muniment_ledger::Hash;
 use muniment_model::Table;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 /// When hot batches move to Parquet. The first limit that a stream reaches decides.
 #[derive(Clone, Copy, Debug)]
@@ -36,18 +40,20 @@ impl Default for FlushPolicy {
     }
 }
 
-/// When small files are merged.
+/// When small files are merged, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Compaction {
     /// Records of a merged file at most.
     pub target_records: u64,
     /// Neighbouring files that make a merge worth while in the current month; in past months two are enough.
     pub min_files: usize,
+    /// Whether to leave most of the processor to others while nothing presses.
+    pub gentle: bool,
 }
 
 impl Default for Compaction {
     fn default() -> Self {
-        Self { target_records: 8 << 20, min_files: 8 }
+        Self { target_records: 8 << 20, min_files: 8, gentle: true }
     }
 }
 
@@ -62,6 +68,10 @@ pub(crate) struct Retired {
 
 /// Hot bytes decoded at a time while flushing.
 const FLUSH_STEP_BYTES: u64 = 1 << 20;
+/// How many times as long as it has worked gentle work rests: it takes a quarter of a core, and the audited database on the same machine does not notice it.
+const REST: u32 = 3;
+/// With so many bytes of hot batches nothing rests: they come faster than they go.
+const PRESSING_BYTES: u64 = 256 << 20;
 
 impl Store {
     /// Flushes every stream that has reached a limit of the policy; with `all`, every stream that has hot batches. Returns the new files.
@@ -75,7 +85,7 @@ impl Store {
                 if !(all || is_due(stream, policy, now)) {
                     break;
                 }
-                match self.flush_run(name, stream, policy, now).await {
+                match self.flush_run(name, stream, policy, now, !all).await {
                     Ok(file) => files.push(file),
                     Err(error) => {
                         failed = failed.or(Some(error));
@@ -89,7 +99,7 @@ impl Store {
     }
 
     /// Moves the oldest hot batches of one month into a file.
-    async fn flush_run(&self, name: &str, stream: &StreamSnapshot, policy: &FlushPolicy, now: i64) -> Result<FileRow> {
+    async fn flush_run(&self, name: &str, stream: &StreamSnapshot, policy: &FlushPolicy, now: i64, gentle: bool) -> Result<FileRow> {
         let table = log_table(&stream.log)?;
         let batches = first_run(&stream.hot, policy.file_records);
         let (Some(oldest), Some(newest)) = (batches.first(), batches.last()) else {
@@ -110,6 +120,7 @@ impl Store {
                 .map(|batch| batch.extent.clone())
                 .collect();
             at += step.len();
+            let began = Instant::now();
             let bodies = self.db.hot_range(name, step[0].first, step[step.len() - 1].end).await?;
             writer = blocking(move || {
                 for (extent, (first, hashes, body)) in step.iter().zip(&bodies) {
@@ -119,6 +130,7 @@ impl Store {
                 Ok(writer)
             })
             .await?;
+            self.rest(began, gentle).await;
         }
         let file = self.finish_file(writer).await?;
         if (file.extent.first, file.extent.end) != (first, end) {
@@ -178,7 +190,7 @@ impl Store {
             if run.is_empty() {
                 continue;
             }
-            match self.merge_run(&name, &stream.log, run, now).await {
+            match self.merge_run(&name, &stream.log, run, now, policy.gentle).await {
                 Ok(file) => return Ok(Some(file)),
                 Err(error) => failed = failed.or(Some(error)),
             }
@@ -186,13 +198,39 @@ impl Store {
         failed.map_or(Ok(None), Err)
     }
 
-    async fn merge_run(&self, name: &str, log: &str, run: &[Arc<FileRow>], now: i64) -> Result<FileRow> {
-        let writer = self.create_file(log_table(log)?, name, run[0].previous_hash)?;
-        let (objects, files) = (self.objects.clone(), run.to_vec());
-        let writer = blocking(move || merge(&objects, writer, &files)).await?;
+    async fn merge_run(&self, name: &str, log: &str, run: &[Arc<FileRow>], now: i64, gentle: bool) -> Result<FileRow> {
+        let mut writer = self.create_file(log_table(log)?, name, run[0].previous_hash)?;
+        for file in run {
+            let (objects, file) = (self.objects.clone(), file.clone());
+            let mut reader = blocking(move || open_checked(&objects, &file)).await?;
+            loop {
+                let began = Instant::now();
+                let (read, left) = (reader, writer);
+                let copied = blocking(move || copy_batch(read, left)).await?;
+                writer = copied.1;
+                match copied.0 {
+                    Some(rest) => reader = rest,
+                    None => break,
+                }
+                self.rest(began, gentle).await;
+            }
+        }
         let file = self.finish_file(writer).await?;
         self.swap(file.clone(), run.iter().map(|file| file.path.clone()).collect(), false, now).await?;
         Ok(file)
+    }
+
+    /// Gentle work no longer rests: somebody waits for its end, such as who stops the server.
+    pub fn hurry(&self) {
+        self.hurried.store(true, Ordering::Relaxed);
+    }
+
+    /// Rests from work that began then, if it is gentle and nothing presses.
+    async fn rest(&self, began: Instant, gentle: bool) {
+        let worked = began.elapsed();
+        if gentle && !self.hurried.load(Ordering::Relaxed) && self.hot_size().0 < PRESSING_BYTES {
+            tokio::time::sleep(worked * REST).await;
+        }
     }
 
     /// Removes files that a merge replaced at or before this time, µs UTC: no query that began before may still run.
@@ -270,18 +308,20 @@ fn mergeable<'a>(files: &'a [Arc<FileRow>], policy: &Compaction, this_month: &st
     &[]
 }
 
-fn merge(objects: &crate::objects::Objects, mut writer: FileWriter, files: &[Arc<FileRow>]) -> Result<FileWriter> {
-    for file in files {
-        let path = objects.local_path(&file.path);
-        let (sha256, _) = hash_file(&path)?;
-        if sha256 != file.sha256 {
-            return Err(StoreError::Damaged(format!("{} is not the file that was written", file.path)));
-        }
-        let opened = std::fs::File::open(&path).map_err(StoreError::file("opening", &path))?;
-        let reader = crate::read::open_parquet(opened, 0..file.extent.records(), None).map_err(StoreError::parquet(&file.path))?;
-        for batch in reader {
-            writer.write(&batch.map_err(StoreError::arrow("merging files"))?)?;
-        }
+/// Opens a file that is what was written.
+fn open_checked(objects: &Objects, file: &FileRow) -> Result<ParquetRecordBatchReader> {
+    let path = objects.local_path(&file.path);
+    let (sha256, _) = hash_file(&path)?;
+    if sha256 != file.sha256 {
+        return Err(StoreError::Damaged(format!("{} is not the file that was written", file.path)));
     }
-    Ok(writer)
+    let opened = std::fs::File::open(&path).map_err(StoreError::file("opening", &path))?;
+    open_parquet(opened, 0..file.extent.records(), None).map_err(StoreError::parquet(&file.path))
+}
+
+/// Copies the next records; the reader comes back if there may be more.
+fn copy_batch(mut reader: ParquetRecordBatchReader, mut writer: FileWriter) -> Result<(Option<ParquetRecordBatchReader>, FileWriter)> {
+    let Some(batch) = reader.next() else { return Ok((None, writer)) };
+    writer.write(&batch.map_err(StoreError::arrow("merging files"))?)?;
+    Ok((Some(reader), writer))
 }

@@ -27,7 +27,7 @@ use db::{BatchRow, Commit, CommitDb, Loaded};
 use lock::FolderLock;
 use objects::Objects;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 /// Decoded hot batches kept in memory.
@@ -57,6 +57,8 @@ pub struct Store {
     cache: BatchCache,
     retired: Mutex<Vec<flush::Retired>>,
     next_scratch: AtomicU64,
+    /// Background work no longer rests.
+    hurried: AtomicBool,
     read_only: bool,
     _lock: Option<FolderLock>,
 }
@@ -86,6 +88,7 @@ impl Store {
             cache: BatchCache::new(CACHE_BYTES),
             retired: Mutex::default(),
             next_scratch: AtomicU64::new(0),
+            hurried: AtomicBool::new(false),
             read_only: matches!(mode, Mode::Read),
             _lock: lock,
         };

@@ -291,14 +291,14 @@ async fn files_of_a_past_month_are_merged() {
     let mut book = Book::new().await;
     book.files(STREAM, JANUARY, &[1, 2, 3, 4]).await;
     book.files(STREAM, FEBRUARY, &[2, 2, 2]).await;
-    let policy = Compaction { target_records: 8, min_files: 4 };
+    let policy = Compaction { target_records: 8, min_files: 4, ..Compaction::default() };
     let first = book.store.compact(&policy, FEBRUARY).await.unwrap().unwrap();
     assert_eq!((first.extent.first, first.extent.end, first.month.as_str()), (0, 6, "2026-01"));
     assert_eq!(book.sizes(STREAM), [6, 4, 2, 2, 2]);
     book.check().await;
     // 6 + 4 would be too many for one file, and three files are too few in the current month.
     assert!(book.store.compact(&policy, FEBRUARY).await.unwrap().is_none());
-    let all = Compaction { target_records: 100, min_files: 3 };
+    let all = Compaction { target_records: 100, min_files: 3, ..Compaction::default() };
     while book.store.compact(&all, FEBRUARY).await.unwrap().is_some() {}
     assert_eq!(book.sizes(STREAM), [10, 6]);
     book.check().await;
@@ -312,7 +312,7 @@ async fn files_of_a_past_month_are_merged() {
 async fn merging_comes_to_an_end() {
     for (target_records, min_files) in [(1, 2), (5, 2), (12, 2), (100, 2), (100, 3)] {
         let mut book = Book::new().await;
-        let policy = Compaction { target_records, min_files };
+        let policy = Compaction { target_records, min_files, ..Compaction::default() };
         for (at, size) in [5, 1, 1, 3, 1, 1, 1, 7, 2, 1, 1, 1].into_iter().enumerate() {
             book.files(STREAM, JANUARY + at as i64, &[size]).await;
             for step in 0.. {
