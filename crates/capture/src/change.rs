@@ -1,12 +1,14 @@
 //! One change of one row, whatever it came from, and the line of `sys_audit_log` it becomes.
 
 use crate::row::{cut, without_nul, write_string};
-use serde::de::Error;
+use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
+use std::fmt;
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
 /// Most characters of `sys_audit_log.primary_key`.
@@ -159,17 +161,32 @@ impl Context {
 
 /// A whole number, or its digits as a text, as JavaScript and some drivers write large ones.
 fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "a whole number was expected")]
-    enum Written {
-        Number(i64),
-        Text(String),
+    struct WholeNumber;
+
+    impl Visitor<'_> for WholeNumber {
+        type Value = Option<i64>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a whole number")
+        }
+
+        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
+            Ok(Some(number))
+        }
+
+        fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
+            i64::try_from(number).map(Some).map_err(|_| E::invalid_value(Unexpected::Unsigned(number), &self))
+        }
+
+        fn visit_str<E: Error>(self, digits: &str) -> Result<Self::Value, E> {
+            digits.parse().map(Some).map_err(|_| E::custom("a text where a whole number was expected"))
+        }
     }
-    match Option::<Written>::deserialize(deserializer)? {
-        Some(Written::Text(digits)) => digits.parse().map(Some).map_err(|_| D::Error::custom("a text where a whole number was expected")),
-        Some(Written::Number(number)) => Ok(Some(number)),
-        None => Ok(None),
-    }
+    deserializer.deserialize_any(WholeNumber)
 }
 
 /// One change.
@@ -226,11 +243,12 @@ impl LineTail {
             out.extend_from_slice(name.as_bytes());
             write_string(cut(&without_nul(value), chars), out);
         };
+        // Writing to a vector can't fail.
         if let Some(user) = context.user_id {
-            out.extend_from_slice(format!(",\"changed_by\":{user}").as_bytes());
+            let _ = write!(out, ",\"changed_by\":{user}");
         }
         text(",\"changed_by_username\":", context.user_name.as_deref(), 100, &mut out);
-        out.extend_from_slice(format!(",\"changed_at\":{changed_at}").as_bytes());
+        let _ = write!(out, ",\"changed_at\":{changed_at}");
         text(",\"ip_address\":", context.address().as_deref(), 64, &mut out);
         text(",\"user_agent\":", context.user_agent.as_deref(), 500, &mut out);
         text(",\"session_id\":", context.session_id.as_deref(), 128, &mut out);
@@ -238,7 +256,7 @@ impl LineTail {
         text(",\"business_context\":", context.business_context.as_deref(), 200, &mut out);
         text(",\"workflow_instance_id\":", context.workflow_instance_id.as_deref(), 255, &mut out);
         if let Some(level) = context.compliance_level.filter(|level| *level >= 1).map(|level| level.min(3)) {
-            out.extend_from_slice(format!(",\"compliance_level\":{level}").as_bytes());
+            let _ = write!(out, ",\"compliance_level\":{level}");
         }
         text(",\"transaction_id\":", transaction, 128, &mut out);
         text(",\"correlation_id\":", context.correlation_id.as_deref(), 128, &mut out);

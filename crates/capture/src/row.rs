@@ -168,7 +168,7 @@ pub fn value_json(kind: ValueKind, text: &str, out: &mut Vec<u8>) {
         },
         _ if text.len() > MAX_VALUE_BYTES => {}
         // No column takes NUL. PostgreSQL's texts have none, but SQLite's may.
-        _ if text.contains('\0') => bytes_json(text.as_bytes(), out),
+        _ if !is_plain(text) && text.contains('\0') => bytes_json(text.as_bytes(), out),
         _ => write_string(text, out),
     }
     if out.len() - start > MAX_VALUE_BYTES || text.len() > MAX_VALUE_BYTES {
@@ -255,16 +255,31 @@ fn embedded(text: &str, out: &mut Vec<u8>) -> Result<(), Unfit> {
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
+/// Whether a byte of a text can't stand in a JSON string as it is.
+fn is_escaped(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
+}
+
+/// Whether a text is its own JSON string, but for the quotes. Looks at all of it, since that is many bytes at a time; most texts are.
+fn is_plain(text: &str) -> bool {
+    !text.bytes().fold(false, |found, byte| found | is_escaped(byte))
+}
+
 /// Appends a text as a JSON string.
 pub fn write_string(text: &str, out: &mut Vec<u8>) {
     out.reserve(text.len() + 2);
     out.push(b'"');
-    let bytes = text.as_bytes();
+    if is_plain(text) {
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        write_escaped(text.as_bytes(), out);
+    }
+    out.push(b'"');
+}
+
+fn write_escaped(bytes: &[u8], out: &mut Vec<u8>) {
     let mut copied = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
+    for (at, &byte) in bytes.iter().enumerate().filter(|(_, byte)| is_escaped(**byte)) {
         out.extend_from_slice(&bytes[copied..at]);
         copied = at + 1;
         match byte {
@@ -277,7 +292,6 @@ pub fn write_string(text: &str, out: &mut Vec<u8>) {
         }
     }
     out.extend_from_slice(&bytes[copied..]);
-    out.push(b'"');
 }
 
 /// At most `chars` characters of a text.

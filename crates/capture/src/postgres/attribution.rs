@@ -1,6 +1,7 @@
 //! Who made a transaction: what the application said in it, else what is known of the database session, else nobody.
 
 use crate::change::{Attribution, Context};
+use std::borrow::Cow;
 use std::fmt;
 
 /// Most bytes of a message that says something about its transaction.
@@ -80,22 +81,23 @@ impl Speaker {
     }
 
     /// What a change made now records.
-    pub fn attribution(&self) -> (Context, Attribution) {
-        let context = self.context.clone();
+    pub fn attribution(&self) -> (Cow<'_, Context>, Attribution) {
+        let context = &self.context;
         if context.names_somebody() {
-            return (context, Attribution::Application);
+            return (Cow::Borrowed(context), Attribution::Application);
         }
         match (&self.session, &self.malformed) {
             (Some(session), None) => {
+                let context = context.clone();
                 let context = Context {
                     user_name: session.user.clone(),
                     user_agent: context.user_agent.or_else(|| session.application.clone().filter(|name| !name.is_empty())),
                     ip_address: context.ip_address.or_else(|| session.address.clone()),
                     ..context
                 };
-                (context, Attribution::Database)
+                (Cow::Owned(context), Attribution::Database)
             }
-            _ => (context, Attribution::None),
+            _ => (Cow::Borrowed(context), Attribution::None),
         }
     }
 

@@ -25,6 +25,9 @@ const IDLE_CHECK: Duration = Duration::from_millis(500);
 /// How long the thread sleeps when it has read all that the server has, so that what comes meanwhile comes together. A busy server sends each transaction by
 /// itself, and on a machine that both share, each wake-up takes the processor from those who commit: reading in strokes leaves them a tenth more of it.
 const STROKE: Duration = Duration::from_millis(50);
+/// The same after a stroke that brought more than [`BUSY`] records: what each batch costs by itself, whatever is in it, is then paid half as often.
+const LONG_STROKE: Duration = Duration::from_millis(100);
+const BUSY: usize = 256;
 /// The same when the server has more to send, but is slower than we are.
 const GATHER: Duration = Duration::from_millis(8);
 /// The same through a Unix socket, which holds so little that the server soon waits for us: with 8 ms steady updates came at half the rate.
@@ -65,6 +68,8 @@ struct State {
     /// Position of the last batch handed out, and when.
     handed_out: Position,
     handed_out_at: Instant,
+    /// Records of that batch.
+    last_records: usize,
     /// When a transaction last ended, or a heartbeat was written.
     moved_at: Instant,
     /// Where the server is, as far as nothing of ours comes before.
@@ -115,6 +120,7 @@ impl Pump {
             since: None,
             handed_out: self.after,
             handed_out_at: now,
+            last_records: 0,
             moved_at: now,
             server_at: 0,
             asked: false,
@@ -161,6 +167,7 @@ impl Pump {
                         self.hand_out(&mut state).await?;
                     }
                     std::thread::sleep(match state.all_sent {
+                        true if state.last_records > BUSY => LONG_STROKE,
                         true => STROKE,
                         false if self.connection.is_local() => GATHER_LOCALLY,
                         false => GATHER,
@@ -178,7 +185,9 @@ impl Pump {
 
     /// Hands out what there is, or just the position.
     async fn hand_out(&mut self, state: &mut State) -> Result<()> {
-        let Lines { changes, records, findings, ddl } = std::mem::take(&mut state.lines);
+        // The next batch will be about as large.
+        let next = Lines { changes: Vec::with_capacity(state.lines.changes.len()), ..Lines::default() };
+        let Lines { changes, records, findings, ddl } = std::mem::replace(&mut state.lines, next);
         let batch = Batch { changes, records, findings, ddl, position: state.position.to_string() };
         loop {
             tokio::select! {
@@ -201,6 +210,7 @@ impl Pump {
         state.asked = false;
         state.handed_out = state.position;
         state.handed_out_at = Instant::now();
+        state.last_records = records;
         Ok(())
     }
 

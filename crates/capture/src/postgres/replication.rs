@@ -11,6 +11,7 @@ use pgwire_replication::protocol::messages::{auth, parse_auth_request, parse_err
 use pgwire_replication::protocol::replication::{encode_standby_status_update, unix_to_pg_timestamp};
 use pgwire_replication::tls::rustls::maybe_upgrade_to_tls;
 use pgwire_replication::{Lsn, PgWireError, ReplicationConfig};
+use socket2::SockRef;
 use std::io::{Error, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -23,6 +24,11 @@ const PROTOCOL: i32 = 3 << 16;
 const LOG_IN_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes read at once, if there are as many.
 const READ_AHEAD: usize = 128 << 10;
+/// Bytes received ahead, and in one segment, from a server on the same machine. The server sends each message by itself, and a segment through the loopback is
+/// work for both ends; once the window is closed messages wait in the sender's socket and go over together. Segments must be much smaller than the window: it
+/// would else stay closed until a timer of the sender's.
+const LOOPBACK_BUFFER: u32 = 64 << 10;
+const LOOPBACK_SEGMENT: u32 = 16 << 10;
 /// How often the server hears from us when there is nothing new to say.
 const IDLE_REPORT: Duration = Duration::from_secs(10);
 
@@ -82,6 +88,10 @@ async fn connect_to(address: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_keepalive(true)?;
     socket.set_nodelay(true)?;
+    // Not every system takes the size of a segment; a small window without it would stall.
+    if address.ip().is_loopback() && SockRef::from(&socket).set_tcp_mss(LOOPBACK_SEGMENT).is_ok() {
+        socket.set_recv_buffer_size(LOOPBACK_BUFFER)?;
+    }
     socket.connect(address).await
 }
 
