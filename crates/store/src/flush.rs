@@ -68,10 +68,11 @@ pub(crate) struct Retired {
 
 /// Hot bytes decoded at a time while flushing.
 const FLUSH_STEP_BYTES: u64 = 1 << 20;
-/// How many times as long as it has worked gentle work rests: it takes a quarter of a core, and the audited database on the same machine does not notice it.
+/// How many times as long as it has worked gentle work rests, so that it takes a quarter of a core and leaves the rest to an audited database on the same machine.
 const REST: u32 = 3;
-/// With so many bytes of hot batches nothing rests: they come faster than they go.
+/// With so many bytes of hot batches, or so many batches, nothing rests: they come faster than they go.
 const PRESSING_BYTES: u64 = 256 << 20;
+const PRESSING_BATCHES: usize = 4000;
 
 impl Store {
     /// Flushes every stream that has reached a limit of the policy; with `all`, every stream that has hot batches. Returns the new files.
@@ -228,7 +229,9 @@ impl Store {
     /// Rests from work that began then, if it is gentle and nothing presses.
     async fn rest(&self, began: Instant, gentle: bool) {
         let worked = began.elapsed();
-        if gentle && !self.hurried.load(Ordering::Relaxed) && self.hot_size().0 < PRESSING_BYTES {
+        let (bytes, batches) = self.hot_size();
+        let presses = self.hurried.load(Ordering::Relaxed) || bytes >= PRESSING_BYTES || batches >= PRESSING_BATCHES;
+        if gentle && !presses {
             tokio::time::sleep(worked * REST).await;
         }
     }
