@@ -9,7 +9,7 @@ use crate::db::{BatchRow, FileRow, Replacement};
 use crate::error::{Result, StoreError};
 use crate::hot::{Ledgered, decode};
 use crate::objects::Objects;
-use crate::parquet_file::{FileWriter, hash_file};
+use crate::parquet_file::{FileWriter, Lifetime, hash_file};
 use crate::read::open_parquet;
 use crate::time::month_of;
 use muniment_ledger::Hash;
@@ -108,7 +108,8 @@ impl Store {
         };
         let (first, end) = (oldest.extent.first, newest.extent.end);
         let previous = self.previous_hash(name, stream, first).await?;
-        let mut writer = self.create_file(table, name, previous)?;
+        let is_over = month_of(oldest.extent.recorded_from) != month_of(now);
+        let mut writer = self.create_file(table, name, previous, Lifetime::of(end - first, is_over))?;
         let mut at = 0;
         while at < batches.len() {
             let mut bytes = 0;
@@ -143,9 +144,9 @@ impl Store {
         Ok(file)
     }
 
-    fn create_file(&self, table: &'static Table, stream: &str, previous: Hash) -> Result<FileWriter> {
+    fn create_file(&self, table: &'static Table, stream: &str, previous: Hash, lifetime: Lifetime) -> Result<FileWriter> {
         let unique = self.next_scratch.fetch_add(1, Ordering::Relaxed);
-        FileWriter::create(&self.objects, table, stream, previous, unique)
+        FileWriter::create(&self.objects, table, stream, previous, lifetime, unique)
     }
 
     async fn finish_file(&self, writer: FileWriter) -> Result<FileRow> {
@@ -200,7 +201,9 @@ impl Store {
     }
 
     async fn merge_run(&self, name: &str, log: &str, run: &[Arc<FileRow>], now: i64, gentle: bool) -> Result<FileRow> {
-        let mut writer = self.create_file(log_table(log)?, name, run[0].previous_hash)?;
+        let records = run.iter().map(|file| file.extent.records()).sum();
+        let lifetime = Lifetime::of(records, run[0].month != month_of(now));
+        let mut writer = self.create_file(log_table(log)?, name, run[0].previous_hash, lifetime)?;
         for file in run {
             let (objects, file) = (self.objects.clone(), file.clone());
             let mut reader = blocking(move || open_checked(&objects, &file)).await?;

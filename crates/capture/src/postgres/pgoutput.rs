@@ -142,6 +142,10 @@ impl<'a> Iterator for Values<'a> {
         // The tuple has been read once, so this can't fail.
         self.reader.value().ok()
     }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
 }
 
 /// Reads big-endian numbers and what they count.

@@ -6,7 +6,7 @@ use muniment_engine::evidence::{Report, VerifyOptions, verify_store};
 use muniment_engine::{Engine, EngineConfig, IngestRequest};
 use muniment_ledger::checkpoint::VerifierKey;
 use muniment_model::Format;
-use muniment_store::parquet_file::{hash_file, writer_properties};
+use muniment_store::parquet_file::{Lifetime, hash_file, writer_properties};
 use muniment_store::{Mode, Store};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -171,7 +171,7 @@ pub fn rewrite_parquet(path: &Path, change: impl FnOnce(RecordBatch) -> RecordBa
     let changed = change(read_parquet(path));
     let table = muniment_model::table(SYS).unwrap();
     let file = std::fs::File::create(path).unwrap();
-    let mut writer = ArrowWriter::try_new(file, changed.schema(), Some(writer_properties(table))).unwrap();
+    let mut writer = ArrowWriter::try_new(file, changed.schema(), Some(writer_properties(table, Lifetime::Lasting))).unwrap();
     writer.write(&changed).unwrap();
     writer.close().unwrap();
 }

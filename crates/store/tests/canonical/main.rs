@@ -18,7 +18,7 @@ use muniment_ledger::{Hash, NO_HASH};
 use muniment_model::{PayloadEncoder, Table, logs, table};
 use muniment_store::db::FileRow;
 use muniment_store::hot::{self, Ledgered};
-use muniment_store::parquet_file::{FileWriter, nodes_from_bytes};
+use muniment_store::parquet_file::{FileWriter, Lifetime, nodes_from_bytes};
 use muniment_store::{Mode, Store};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -90,7 +90,7 @@ impl Files {
     fn write(&self, table: &'static Table, batches: &[RecordBatch]) -> FileRow {
         self.written.set(self.written.get() + 1);
         let (objects, stream) = (self.store.objects(), format!("{}/7y", table.name));
-        let mut writer = FileWriter::create(objects, table, &stream, NO_HASH, self.written.get()).unwrap();
+        let mut writer = FileWriter::create(objects, table, &stream, NO_HASH, Lifetime::Lasting, self.written.get()).unwrap();
         batches.iter().for_each(|batch| writer.write(batch).unwrap());
         writer.finish(objects).unwrap().unwrap()
     }

@@ -11,7 +11,7 @@ use muniment_ledger::PartitionKey;
 use muniment_ledger::bundle::{self, RecordFormat};
 use muniment_model::Table;
 use muniment_store::StoreError;
-use muniment_store::parquet_file::{column, hash_file, writer_properties};
+use muniment_store::parquet_file::{Lifetime, column, hash_file, writer_properties};
 use parquet::arrow::ArrowWriter;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -109,7 +109,7 @@ impl RecordWriter {
         Ok(match self.format {
             RecordFormat::Ndjson => Output::Ndjson(BufWriter::with_capacity(1 << 18, file)),
             RecordFormat::Parquet => {
-                let writer = ArrowWriter::try_new(file, self.schema.clone(), Some(writer_properties(self.table)));
+                let writer = ArrowWriter::try_new(file, self.schema.clone(), Some(writer_properties(self.table, Lifetime::Lasting)));
                 Output::Parquet(Box::new(writer.map_err(|error| parquet_error(&path, error))?))
             }
         })
