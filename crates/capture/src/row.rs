@@ -8,6 +8,7 @@
 //! | `{"$omitted":{"bytes":N,"sha256":"hex"}}` | The value's text has N bytes and this hash, and is too large to be kept. With `"depth":D`: it is nested D levels deep. |
 //! | `{"$unchanged":true}` | The value is what it was before the change; the source did not send it. Only with key-only replica identity. |
 //! | `{"$hex":"…"}` | Bytes that are not UTF-8 (databases of encoding `SQL_ASCII`), or a text with NUL (SQLite). |
+//! | `{"$json":"…"}` | The text of a JSON value that can't stand here as it is: `null`, which would be taken for NULL; an object that would be taken for a marker; an escape that stands for no character. |
 
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
@@ -18,6 +19,8 @@ pub const MAX_VALUE_BYTES: usize = 256 << 10;
 pub const MAX_ROW_BYTES: usize = 900 << 10;
 /// Most levels of nesting in one value.
 pub const MAX_DEPTH: usize = 60;
+/// Names of the markers, in their quotes.
+const MARKERS: [&str; 4] = ["\"$omitted\"", "\"$unchanged\"", "\"$hex\"", "\"$json\""];
 /// What stands for a masked value.
 const MASK: &[u8] = b"\"***\"";
 
@@ -155,6 +158,7 @@ pub fn value_json(kind: ValueKind, text: &str, out: &mut Vec<u8>) {
         ValueKind::Number if is_number(text.as_bytes()) => out.extend_from_slice(text.as_bytes()),
         ValueKind::Bool if text == "t" || text == "true" => out.extend_from_slice(b"true"),
         ValueKind::Bool if text == "f" || text == "false" => out.extend_from_slice(b"false"),
+        ValueKind::Json if is_ambiguous(text) => json_text(text.trim_ascii(), out),
         ValueKind::Json => match embedded(text, out) {
             Ok(()) => {}
             Err(Unfit::Deep(depth)) => {
@@ -163,7 +167,7 @@ pub fn value_json(kind: ValueKind, text: &str, out: &mut Vec<u8>) {
             }
             Err(Unfit::NotUnicode) => {
                 out.truncate(start);
-                write_string(text, out);
+                json_text(text, out);
             }
         },
         _ if text.len() > MAX_VALUE_BYTES => {}
@@ -175,6 +179,19 @@ pub fn value_json(kind: ValueKind, text: &str, out: &mut Vec<u8>) {
         out.truncate(start);
         omitted(text.as_bytes(), None, out);
     }
+}
+
+/// Whether a JSON value would be taken for something else in a row.
+fn is_ambiguous(text: &str) -> bool {
+    let text = text.trim_ascii();
+    let member = text.strip_prefix('{').map(str::trim_ascii_start);
+    text == "null" || member.is_some_and(|member| MARKERS.iter().any(|marker| member.starts_with(marker)))
+}
+
+fn json_text(text: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"$json\":");
+    write_string(text, out);
+    out.push(b'}');
 }
 
 fn bytes_json(bytes: &[u8], out: &mut Vec<u8>) {
@@ -332,9 +349,13 @@ mod tests {
         check(ValueKind::Text, "a\"b\\c\n\u{1}đ", "\"a\\\"b\\\\c\\n\\u0001đ\"");
         check(ValueKind::Json, "{\"a\":\n [1.0, \"}]\\\"\"]}", "{\"a\":  [1.0, \"}]\\\"\"]}");
         check(ValueKind::Text, "a\0b", r#"{"$hex":"610062"}"#);
-        check(ValueKind::Json, r#""\ud800""#, r#""\"\\ud800\"""#);
+        check(ValueKind::Json, r#""\ud800""#, r#"{"$json":"\"\\ud800\""}"#);
         check(ValueKind::Json, r#""\ud83d\ude00""#, r#""\ud83d\ude00""#);
-        check(ValueKind::Json, r#"["\u0000"]"#, r#""[\"\\u0000\"]""#);
+        check(ValueKind::Json, r#"["\u0000"]"#, r#"{"$json":"[\"\\u0000\"]"}"#);
+        check(ValueKind::Json, " null\n", r#"{"$json":"null"}"#);
+        check(ValueKind::Json, r#"{ "$unchanged":true}"#, r#"{"$json":"{ \"$unchanged\":true}"}"#);
+        check(ValueKind::Json, r#"{"$oid":"5f"}"#, r#"{"$oid":"5f"}"#);
+        check(ValueKind::Json, r#"{"a":null}"#, r#"{"a":null}"#);
     }
 
     #[test]

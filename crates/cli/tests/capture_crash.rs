@@ -26,7 +26,7 @@ async fn check(url: fn(&PostgresServer, &str) -> String, attach: &[&str]) {
     let mut audited = Audited::start(&PostgresOptions::default().setting("deadlock_timeout", "50ms")).await;
     let connect = audited.server.connect_options(DATABASE);
     let workload =
-        Workload::create(connect.clone(), WorkloadOptions { seed, array_bounds: !is_queue, ..WorkloadOptions::default() }).await.unwrap();
+        Workload::create(connect.clone(), WorkloadOptions { seed, beyond_json: !is_queue, ..WorkloadOptions::default() }).await.unwrap();
     let tables = ["--table", "shop.*", "--table", "\"Số liệu\".*"];
     audited.attach_at(&url(&audited.server, DATABASE), &[&tables, attach].concat());
     let running = tokio::spawn({

@@ -22,7 +22,7 @@ async fn check(url: fn(&PostgresServer, &str) -> String, attach: &[&str]) {
     let is_queue = attach.contains(&"queue");
     let mut audited = Audited::start(&PostgresOptions::default().setting("deadlock_timeout", "50ms")).await;
     let options =
-        WorkloadOptions { seed: setting("TEST_WORKLOAD_SEED", 1), ddl: Ddl::Plain, array_bounds: !is_queue, ..WorkloadOptions::default() };
+        WorkloadOptions { seed: setting("TEST_WORKLOAD_SEED", 1), ddl: Ddl::Plain, beyond_json: !is_queue, ..WorkloadOptions::default() };
     let connect = audited.server.connect_options(DATABASE);
     let workload = Workload::create(connect.clone(), options).await.unwrap();
     let tables = ["--table", "shop.*", "--table", "\"Số liệu\".*"];

@@ -45,6 +45,8 @@ async fn check(mode: &str) {
     audited
         .sql("DELETE FROM keyless WHERE ctid = (SELECT min(ctid) FROM keyless WHERE b = 'x'); UPDATE keyed SET a = a || '!' WHERE c < 3")
         .await;
+    // Documents that could be taken for what a row says of a value.
+    audited.sql(r#"UPDATE t SET doc = '{"$unchanged": true}' WHERE id % 7 = 1; UPDATE t SET doc = 'null' WHERE id % 7 = 2"#).await;
     let (code, found) = outcome(&audited, &[]);
     assert_eq!((code, &found["total"]), (0, &json!(0)), "{mode}: {found:#}");
     let rows: Vec<_> = found["tables"]

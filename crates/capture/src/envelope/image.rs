@@ -44,7 +44,8 @@ impl<'a> Image<'a> {
     pub(super) fn to_json(&self) -> String {
         let columns: Vec<RowColumn> = self.columns.iter().map(|(name, _)| RowColumn::new(&**name, ValueKind::Json, false)).collect();
         let mut text = Vec::with_capacity(self.columns.iter().map(|(name, value)| name.len() + value.len() + 4).sum());
-        row_json(columns.iter().zip(&self.columns).map(|(column, (_, value))| (column, Value::Text(value))), &mut text);
+        let values = self.columns.iter().map(|(_, value)| if value == "null" { Value::Null } else { Value::Text(value) });
+        row_json(columns.iter().zip(values), &mut text);
         String::from_utf8_lossy(&text).into_owned()
     }
 

@@ -3,12 +3,15 @@
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// Depth down to which values are compared by meaning; below it, by their text.
 const MAX_COMPARED_DEPTH: usize = 64;
 /// What stands for a value that its source did not send since it did not change.
 const UNCHANGED: &str = r#"{"$unchanged":true}"#;
+/// A JSON null, which is a value of a JSON column as any other; `null` stands for NULL.
+pub(crate) const JSON_NULL: &str = r#"{"$json":"null"}"#;
 /// Name of the whole document where it is not an object: the root in JSONPath.
 const ROOT: &str = "$";
 
@@ -153,6 +156,13 @@ impl<'de> Deserialize<'de> for Document {
         }
         deserializer.deserialize_map(Fields)
     }
+}
+
+/// A JSON value of which a row has the text, as itself. A JSON null stays a text, as any other value stays what it is.
+pub(crate) fn unwrapped(value: &RawValue) -> Cow<'_, RawValue> {
+    let text = || serde_json::from_str::<String>(value.get().strip_prefix(r#"{"$json":"#)?.strip_suffix('}')?).ok();
+    let json = || RawValue::from_string(text()?).ok().filter(|json| json.get() != "null");
+    json().map_or(Cow::Borrowed(value), Cow::Owned)
 }
 
 /// Whether a value, or something in it, is hidden from whoever asks.

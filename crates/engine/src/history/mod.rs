@@ -19,7 +19,7 @@ mod undo;
 
 pub use blame::{Author, Blame, FieldBlame, blame};
 pub use document::FieldChange;
-pub(crate) use document::{Document as RowDocument, same_value};
+pub(crate) use document::{Document as RowDocument, JSON_NULL, same_value, unwrapped};
 pub(crate) use rows::Row as LogRow;
 pub use table::{TableAtOptions, TablePage, table_at};
 pub use transaction::{Transaction, TransactionChange, transaction};

@@ -3,9 +3,10 @@
 use super::log::LoggedRow;
 use super::{ColumnDifference, Difference, DifferenceKind, TableSummary};
 use crate::error::{EngineError, Result};
-use crate::history::{RowDocument, same_value};
+use crate::history::{JSON_NULL, RowDocument, same_value, unwrapped};
 use muniment_capture::live::{LiveRow, LiveTable};
 use muniment_store::StoreError;
+use serde_json::value::RawValue;
 
 /// Collects the differences of one table.
 pub(super) struct TableComparer<'a> {
@@ -70,7 +71,7 @@ fn columns(live: &RowDocument, logged: &RowDocument, optional: &[String]) -> Vec
     for (name, value) in live.fields() {
         let known = logged.get(name);
         let is_same = match known {
-            Some(known) => same_value(known, value),
+            Some(known) => is_same_column(known, value),
             None => value.get() == "null" || optional.iter().any(|column| column == name),
         };
         if !is_same {
@@ -78,6 +79,11 @@ fn columns(live: &RowDocument, logged: &RowDocument, optional: &[String]) -> Vec
         }
     }
     found
+}
+
+/// Whether the log has a live value. A queue's triggers don't tell a JSON null from NULL.
+fn is_same_column(logged: &RawValue, live: &RawValue) -> bool {
+    same_value(logged, live) || same_value(logged, &unwrapped(live)) || (logged.get() == "null" && live.get() == JSON_NULL)
 }
 
 #[cfg(test)]
@@ -100,6 +106,11 @@ mod tests {
         check(r#"{"a":1,"area":7}"#, r#"{"a":1,"area":8}"#, &["area"]);
         check(r#"{"a":"1"}"#, r#"{"a":1}"#, &["a"]);
         check(r#"{"a":"x"}"#, r#"{"a":{"$unchanged":true}}"#, &["a"]);
+        check(r#"{"a":{"$json":"null"}}"#, r#"{"a":{"$json":"null"}}"#, &[]);
+        check(r#"{"a":{"$json":"null"}}"#, r#"{"a":null}"#, &[]);
+        check(r#"{"a":null}"#, r#"{"a":{"$json":"null"}}"#, &["a"]);
+        check(r#"{"a":{"$json":"{\"$hex\": 1}"}}"#, r#"{"a":{"$hex":1}}"#, &[]);
+        check(r#"{"a":{"$json":"{\"$hex\": 1}"}}"#, r#"{"a":{"$json":"{\"$hex\": 2}"}}"#, &["a"]);
     }
 
     #[test]

@@ -62,8 +62,8 @@ pub struct WorkloadOptions {
     pub truncate: bool,
     /// Changes of tables' shape.
     pub ddl: Ddl,
-    /// Whether there are arrays that don't begin at 1, which JSON can't tell.
-    pub array_bounds: bool,
+    /// Whether there are values that `row_to_json` can't tell: arrays that don't begin at 1, and a JSON null that is not NULL.
+    pub beyond_json: bool,
 }
 
 impl Default for WorkloadOptions {
@@ -74,7 +74,7 @@ impl Default for WorkloadOptions {
             context_sql: "SELECT muniment.context({})".to_owned(),
             truncate: true,
             ddl: Ddl::Plain,
-            array_bounds: true,
+            beyond_json: true,
         }
     }
 }

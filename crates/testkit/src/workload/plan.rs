@@ -124,8 +124,11 @@ impl Planner<'_> {
 
     fn literal(&mut self, kind: Kind) -> String {
         let Some(text) = value(self.random, kind) else { return "NULL".to_owned() };
-        let bounds = if self.options.array_bounds { None } else { text.strip_prefix("[0:2]=") };
-        literal(bounds.unwrap_or(&text))
+        literal(match text.strip_prefix("[0:2]=") {
+            Some(array) if !self.options.beyond_json => array,
+            None if !self.options.beyond_json && text == "null" => "{}",
+            _ => &text,
+        })
     }
 
     fn everything(&mut self) -> String {

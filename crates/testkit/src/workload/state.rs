@@ -1,7 +1,7 @@
 //! What tables hold: read from the database, or replayed from the log, in one form, so that both can be compared.
 //!
 //! A row is its columns' texts by name, without those that are NULL: JSON numbers and strings are the text they stand for, so that this oracle shares
-//! nothing with the code that it tests. A JSON document `null` counts as NULL.
+//! nothing with the code that it tests.
 
 use crate::error::{Result, TestkitError};
 use serde_json::value::RawValue;
@@ -132,10 +132,15 @@ fn live_row(row: &PgRow, names: &BTreeSet<String>) -> Result<Row, sqlx::Error> {
         }
         let text = value.as_str().map_err(sqlx::Error::Decode)?;
         let is_json = matches!(column.type_info().name(), "JSON" | "JSONB");
-        let text = if is_json { plain(&text.replace(|c: char| c < ' ', " ")) } else { Some(text.to_owned()) };
-        columns.extend(text.map(|text| (column.name().to_owned(), text)));
+        let text = if is_json { document(text) } else { text.to_owned() };
+        columns.insert(column.name().to_owned(), text);
     }
     Ok(columns)
+}
+
+/// The text of a value of a JSON column.
+fn document(json: &str) -> String {
+    plain(&json.replace(|c: char| c < ' ', " ")).unwrap_or_else(|| "a JSON null".to_owned())
 }
 
 /// The text that a JSON value stands for; `None` for null.
@@ -252,10 +257,16 @@ impl Replay {
     }
 }
 
+/// What a member of a row stands for; `None` for NULL.
+fn logged(member: &str) -> Option<String> {
+    let text = member.strip_prefix("{\"$json\":").and_then(|rest| serde_json::from_str::<String>(rest.strip_suffix('}')?).ok());
+    text.map_or_else(|| plain(member), |text| Some(document(&text)))
+}
+
 /// Members of a row, `None` for null.
 fn parse(json: &str) -> Result<BTreeMap<String, Option<String>>, String> {
     let members: BTreeMap<String, Box<RawValue>> = serde_json::from_str(json).map_err(|error| format!("{error}: {json}"))?;
-    Ok(members.into_iter().map(|(name, value)| (name, plain(value.get()))).collect())
+    Ok(members.into_iter().map(|(name, value)| (name, logged(value.get()))).collect())
 }
 
 /// Removes a row that agrees in all these columns.

@@ -62,6 +62,9 @@ pub(super) fn present(random: &mut Random, kind: Kind) -> String {
         Kind::OneOf(choices) => random.pick(choices).to_owned(),
         Kind::Bytes => (0..random.below(20)).fold("\\x".to_owned(), |bytes, _| format!("{bytes}{:02x}", random.below(256))),
         Kind::Numeric => numeric(random),
+        Kind::Json if random.percent(10) => {
+            random.pick(&["{\"$unchanged\":true}", "{\"$hex\": \"00\"}", "{\"$json\":\"null\"}"]).to_owned()
+        }
         Kind::Json => json(random, 3),
         Kind::Uuid => {
             let (a, b) = (random.number(), random.number());

@@ -1,6 +1,6 @@
 //! From the histories of rows to what must be done to each: the row before and after every selected record, and whether it is still so.
 
-use super::super::document::{Document, differences};
+use super::super::document::{Document, JSON_NULL, differences, unwrapped};
 use super::super::rows::Row;
 use super::super::{after, changes_rows};
 use super::Refusal;
@@ -196,7 +196,7 @@ fn step(table: &str, key: &str, record: Record, hint: Option<&[String]>) -> Resu
         return Err("only the key of the row that it deleted is known".to_owned());
     }
     let others = present.fields().filter(|(name, value)| !hidden(value) && !key_fields.iter().any(|(known, _)| known == name));
-    let expected = others.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let expected = others.map(|(name, value)| (name.to_owned(), unwrapped(value).into_owned())).collect();
     Ok(Some(Step { record: id, table: table.to_owned(), primary_key: key.to_owned(), key: key_fields, expected, inverse }))
 }
 
@@ -205,7 +205,7 @@ fn restorable<'a>(fields: impl Iterator<Item = (&'a str, &'a RawValue)>, of: &st
     fields
         .map(|(name, value)| match hidden(value) {
             true => Err(format!("{name} of {of} is masked, or was not kept or not sent")),
-            false => Ok((name.to_owned(), value.to_owned())),
+            false => Ok((name.to_owned(), unwrapped(value).into_owned())),
         })
         .collect()
 }
@@ -264,5 +264,8 @@ fn named_key(row: &Document, key: &str, columns: &[String]) -> Result<Vec<Field>
 
 /// A value as text: a string's content, a number's digits.
 pub(super) fn content(value: &RawValue) -> String {
+    if value.get() == JSON_NULL {
+        return "null".to_owned();
+    }
     serde_json::from_str(value.get()).unwrap_or_else(|_| value.get().to_owned())
 }

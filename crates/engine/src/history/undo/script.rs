@@ -6,6 +6,7 @@
 
 use super::plan::{Field, Inverse, Step, content};
 use super::{Dialect, Refusal, Selection};
+use crate::history::JSON_NULL;
 use serde_json::value::RawValue;
 use std::fmt::Write;
 
@@ -102,30 +103,36 @@ impl Postgresql {
         quoted(name, '"', '"')
     }
 
-    /// A row as the table's own type reads it from JSON, so that no value needs its type named.
+    /// A row as the table's own type reads it from JSON, so that no value needs its type named. It reads a JSON null as NULL: see [`Self::value`].
     fn row<'a>(table: &str, fields: impl Iterator<Item = &'a Field>) -> Result<String, String> {
+        let fields = fields.filter(|(_, value)| value.get() != JSON_NULL);
         let object = list(fields, ",", |(name, value)| Ok(format!("{}:{}", serde_json::Value::from(name.as_str()), value.get())))?;
         Ok(format!("json_populate_record(NULL::{table}, {})", text(&format!("{{{object}}}"))?))
+    }
+
+    /// A field of a row of this alias.
+    fn value(alias: &str, (name, value): &Field) -> Result<String, String> {
+        if value.get() == JSON_NULL { Ok("'null'".to_owned()) } else { Ok(format!("{alias}.{}", Self::name(name)?)) }
     }
 
     fn statement(step: &Step) -> Result<String, String> {
         let table = table(&step.table, 2, '"', '"')?;
         let now = Self::row(&table, step.key.iter().chain(&step.expected))?;
-        let key = list(step.key.iter(), " AND ", |(name, _)| Ok(format!("t.{0} = n.{0}", Self::name(name)?)))?;
-        let others = list(step.expected.iter(), "", |(name, _)| {
-            Ok(format!(" AND t.{0}::text IS NOT DISTINCT FROM n.{0}::text", Self::name(name)?))
+        let key = list(step.key.iter(), " AND ", |field| Ok(format!("t.{} = {}", Self::name(&field.0)?, Self::value("n", field)?)))?;
+        let others = list(step.expected.iter(), "", |field| {
+            Ok(format!(" AND t.{}::text IS NOT DISTINCT FROM {}::text", Self::name(&field.0)?, Self::value("n", field)?))
         })?;
         Ok(match &step.inverse {
             Inverse::Delete => format!("DELETE FROM {table} AS t USING {now} AS n\nWHERE {key}{others};"),
             Inverse::Update(set) => {
                 let kept = step.expected.iter().chain(&step.key).filter(|(name, _)| !set.iter().any(|(changed, _)| changed == name));
                 let old = Self::row(&table, set.iter().chain(kept))?;
-                let set = list(set.iter(), ", ", |(name, _)| Ok(format!("{0} = o.{0}", Self::name(name)?)))?;
+                let set = list(set.iter(), ", ", |field| Ok(format!("{} = {}", Self::name(&field.0)?, Self::value("o", field)?)))?;
                 format!("UPDATE {table} AS t SET {set}\nFROM {old} AS o, {now} AS n\nWHERE {key}{others};")
             }
             Inverse::Insert(row) => {
                 let names = list(row.iter(), ", ", |(name, _)| Self::name(name))?;
-                let values = list(row.iter(), ", ", |(name, _)| Ok(format!("o.{}", Self::name(name)?)))?;
+                let values = list(row.iter(), ", ", |field| Self::value("o", field))?;
                 let row = Self::row(&table, row.iter())?;
                 format!("INSERT INTO {table} ({names}) OVERRIDING SYSTEM VALUE\nSELECT {values} FROM {row} AS o;")
             }
@@ -242,6 +249,7 @@ impl Mysql {
             ("true", _) => "TRUE".to_owned(),
             ("false", _) => "FALSE".to_owned(),
             (_, Some(number)) => number.to_owned(),
+            (JSON_NULL, _) => "CAST('null' AS JSON)".to_owned(),
             (json, _) if json.starts_with(['{', '[']) => format!("CAST({} AS JSON)", Self::text(json)?),
             _ => match bytes(&content(value)) {
                 Some(digits) => format!("X'{digits}'"),
