@@ -1,8 +1,28 @@
 //! Rows of text under headings, for people.
 
+use std::borrow::Cow;
+
+/// A text on a line of its own, with escapes for whatever could make a terminal show something else: who may write to an audited database must not be able to
+/// write lines of a report.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    // Control characters, line separators, and what turns the direction of writing.
+    let is_unsafe = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if !text.contains(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.chars().fold(String::with_capacity(text.len() + 8), |mut shown, c| {
+        if is_unsafe(c) {
+            shown.extend(c.escape_default())
+        } else {
+            shown.push(c)
+        }
+        shown
+    }))
+}
+
 /// A table whose columns are as wide as their widest value. Numbers stand to the right.
 pub fn table<const N: usize>(headings: &[&str; N], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let rows: Vec<Vec<String>> = rows.collect();
+    let rows: Vec<Vec<String>> = rows.map(|row| row.iter().map(|value| plain(value).into_owned()).collect()).collect();
     let width = |column: usize| {
         let widest = rows.iter().filter_map(|row| row.get(column)).map(|value| value.chars().count()).max().unwrap_or(0);
         widest.max(headings.get(column).map_or(0, |heading| heading.len()))
@@ -25,6 +45,13 @@ pub fn table<const N: usize>(headings: &[&str; N], rows: impl Iterator<Item = Ve
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_shown_stays_on_its_line() {
+        assert_eq!(plain("Nguyễn\tLan"), "Nguyễn\\tLan");
+        assert_eq!(plain("ok\n\u{1b}[31mby admin\u{202e}"), "ok\\n\\u{1b}[31mby admin\\u{202e}");
+        assert!(matches!(plain("đã kiểm tra"), Cow::Borrowed(_)));
+    }
 
     #[test]
     fn columns_stand_below_each_other() {

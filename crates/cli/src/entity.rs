@@ -1,6 +1,7 @@
 //! `muniment history` and `muniment at`: what happened to an entity, and what it was like at a time.
 
 use crate::args::{At, History};
+use crate::columns::plain;
 use crate::config::Config;
 use crate::data_folder;
 use crate::error::{CliError, Result};
@@ -33,9 +34,9 @@ pub async fn history(config: Config, options: History) -> Result<ExitCode> {
 
 /// Who it was.
 pub fn shown_user(name: &Option<String>, number: Option<i64>) -> String {
-    match (name, number) {
+    match (name.as_deref().map(plain), number) {
         (Some(name), Some(number)) => format!("{name} (user {number})"),
-        (Some(name), None) => name.clone(),
+        (Some(name), None) => name.into_owned(),
         (None, Some(number)) => format!("user {number}"),
         (None, None) => "nobody named".to_owned(),
     }
@@ -47,7 +48,7 @@ pub fn describe(change: &Change, text: &mut String) {
     let _ = write!(text, "\n{}  {}  by {who}", shown_time(change.changed_at), change.operation);
     for (word, value) in [("from", &change.ip_address), ("in session", &change.session_id)] {
         if let Some(value) = value {
-            let _ = write!(text, " {word} {value}");
+            let _ = write!(text, " {word} {}", plain(value));
         }
     }
     text.push('\n');
@@ -60,14 +61,14 @@ pub fn describe(change: &Change, text: &mut String) {
     ];
     for (name, value) in notes {
         if let Some(value) = value {
-            let _ = writeln!(text, "  {name}: {value}");
+            let _ = writeln!(text, "  {name}: {}", plain(value));
         }
     }
     for FieldChange { field, old, new } in &change.fields {
         let value = |value: &Option<Box<serde_json::value::RawValue>>| {
             value.as_ref().map_or_else(|| "–".to_owned(), |value| shortened(value.get()))
         };
-        let _ = writeln!(text, "  {field}: {} → {}", value(old), value(new));
+        let _ = writeln!(text, "  {}: {} → {}", plain(field), value(old), value(new));
     }
     let _ = writeln!(text, "  record: sys_audit_log {}, commit {}, hash {}", change.id, change.commit, change.blockchain_hash);
 }
@@ -75,8 +76,8 @@ pub fn describe(change: &Change, text: &mut String) {
 /// The beginning of a long value.
 pub fn shortened(value: &str) -> String {
     match value.char_indices().nth(SHOWN_CHARS) {
-        Some((end, _)) => format!("{}…", &value[..end]),
-        None => value.to_owned(),
+        Some((end, _)) => format!("{}…", plain(&value[..end])),
+        None => plain(value).into_owned(),
     }
 }
 
@@ -112,8 +113,9 @@ pub async fn at(config: Config, options: At) -> Result<ExitCode> {
 }
 
 fn line(state: &State) -> String {
-    let who = state.changed_by_username.as_deref().unwrap_or("nobody named");
-    format!("{}  {}  (last {} at {} by {who})\n", state.primary_key, state.document.get(), state.operation, shown_time(state.changed_at))
+    let who = plain(state.changed_by_username.as_deref().unwrap_or("nobody named"));
+    let (key, document) = (plain(&state.primary_key), plain(state.document.get()));
+    format!("{key}  {document}  (last {} at {} by {who})\n", state.operation, shown_time(state.changed_at))
 }
 
 fn print_line(value: &impl serde::Serialize) -> Result<bool> {

@@ -1,5 +1,6 @@
 //! `muniment reconcile`: compares an attached database with the log, and lists what differs.
 
+use crate::columns::plain;
 use crate::config::Config;
 use crate::data_folder::{self, Writer};
 use crate::error::{CliError, Result};
@@ -159,10 +160,10 @@ fn describe(difference: &Difference) -> String {
         DifferenceKind::Different => "different",
     };
     let times = if difference.count == 1 { String::new() } else { format!(" ({} rows)", difference.count) };
-    let mut text = format!("{} {}: {kind}{times}\n", difference.table, difference.key);
+    let mut text = format!("{} {}: {kind}{times}\n", plain(&difference.table), plain(&difference.key));
     for column in &difference.columns {
         let logged = column.logged.as_deref().map_or("nothing", |value| value.get());
-        text.push_str(&format!("  {}: {} in the database, {logged} in the log\n", column.column, column.live.get()));
+        text.push_str(&format!("  {}: {} in the database, {} in the log\n", plain(&column.column), plain(column.live.get()), plain(logged)));
     }
     text
 }

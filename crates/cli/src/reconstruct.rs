@@ -1,6 +1,7 @@
 //! `muniment blame`, `muniment transaction` and `muniment undo`: who is answerable, what belongs together, and how to take it back.
 
 use crate::args::{Blame, Dialect, Transaction, Undo};
+use crate::columns::plain;
 use crate::config::Config;
 use crate::data_folder;
 use crate::entity::{describe, print_json, shortened, shown_time, shown_user};
@@ -27,7 +28,7 @@ pub async fn blame(config: Config, options: Blame) -> Result<ExitCode> {
         false => text.push_str(&format!("gone, {} {}\n", found.last.operation, by(&found.last))),
     }
     for field in &found.fields {
-        let _ = writeln!(text, "\n{}: {}", field.field, shortened(field.value.get()));
+        let _ = writeln!(text, "\n{}: {}", plain(&field.field), shortened(field.value.get()));
         match &field.since {
             Some(author) => describe_author(author, &mut text),
             None => text.push_str("  older than the log\n"),
@@ -53,7 +54,7 @@ fn describe_author(author: &Author, text: &mut String) {
     ];
     for (name, value) in notes {
         if let Some(value) = value {
-            let _ = writeln!(text, "  {name}: {value}");
+            let _ = writeln!(text, "  {name}: {}", plain(value));
         }
     }
 }
@@ -70,7 +71,7 @@ pub async fn transaction(config: Config, options: Transaction) -> Result<ExitCod
     }
     print(format!("{}: {} changes\n", found.transaction_id, found.changes.len()).as_bytes())?;
     for change in &found.changes {
-        let mut text = format!("\n{} {}", change.table, change.primary_key);
+        let mut text = format!("\n{} {}", plain(&change.table), plain(&change.primary_key));
         describe(&change.change, &mut text);
         if !print(text.as_bytes())? {
             return Ok(ExitCode::SUCCESS);
@@ -113,7 +114,7 @@ pub async fn undo(config: Config, options: Undo) -> Result<ExitCode> {
     }
     eprintln!("refused: {} of {} records can't be taken back", found.refusals.len(), found.records);
     for refusal in &found.refusals {
-        eprintln!("  record {} ({} {}): {}", refusal.record, refusal.table, refusal.primary_key, refusal.reason);
+        eprintln!("  record {} ({} {}): {}", refusal.record, plain(&refusal.table), plain(&refusal.primary_key), plain(&refusal.reason));
     }
     Ok(code)
 }

@@ -25,9 +25,12 @@ const LOCK_NOT_AVAILABLE: &str = "55P03";
 /// The oldest server whose slots can survive a failover.
 const FAILOVER_SLOTS: i32 = 170_000;
 
+/// Makes what [`quiet`] needs.
+pub(crate) const INSTALL_AT_WORK: &str = include_str!("sql/install_at_work.sql");
+
 /// The statement that makes all others of its transaction unreported: they are Muniment's own DDL.
-pub(super) fn quiet() -> Statement {
-    Statement::new("SELECT set_config('muniment.at_work', 'yes', true)", "What follows is not reported as the application's DDL.")
+pub(crate) fn quiet() -> Statement {
+    Statement::new(include_str!("sql/begin_work.sql"), "What follows is not reported as the application's DDL.")
 }
 
 /// Name of the slot and of the publication of a source.
@@ -123,9 +126,10 @@ fn note_baseline(options: &AttachOptions, fresh: &[&Member], plan: &mut Plan) {
 fn install(options: &AttachOptions, facts: &ServerFacts, plan: &mut Plan) {
     let mut add = |sql: &str, why: &str| plan.transaction.push(Statement::new(sql, why));
     add(LOCK_TIMEOUT, "Whoever waits for a lock holds up the application behind it: better to give up and try again.");
+    add("CREATE SCHEMA IF NOT EXISTS muniment", "Everything that Muniment adds is in this schema, but for the publication and the slot.");
+    add(INSTALL_AT_WORK, "How it says that it changes tables itself.");
     let quiet = quiet();
     add(&quiet.sql, &quiet.why);
-    add("CREATE SCHEMA IF NOT EXISTS muniment", "Everything that Muniment adds is in this schema, but for the publication and the slot.");
     add("GRANT USAGE ON SCHEMA muniment TO PUBLIC", "Every user may say who acts.");
     add(include_str!("sql/install_tables.sql"), "What is attached, and what it was like before, for detaching.");
     let marked = options.attribution == Fallback::Trigger;

@@ -86,7 +86,6 @@ struct State {
 enum Happened {
     Confirmed(bool),
     Received,
-    ReportDue,
     Room(bool),
     Dry,
     Nothing,
@@ -137,17 +136,21 @@ impl Pump {
                 self.take(received, &mut state).await?;
                 continue;
             }
+            let now = Instant::now();
+            if self.connection.report_due() <= now {
+                self.connection.report().await?;
+            }
             let due = state.since.map(|since| since + self.limits.delay);
-            let overdue = due.is_some_and(|due| due <= Instant::now());
+            let overdue = due.is_some_and(|due| due <= now);
             if overdue && self.out.capacity() > 0 {
                 self.hand_out(&mut state).await?;
                 continue;
             }
-            let wake = due.filter(|_| !overdue).unwrap_or_else(|| Instant::now() + IDLE_CHECK);
+            let wake = due.filter(|_| !overdue).unwrap_or_else(|| now + IDLE_CHECK).min(self.connection.report_due());
+            // The timer comes last: while messages come, none is set.
             let happened = tokio::select! {
                 biased;
                 changed = self.confirmed.changed() => Happened::Confirmed(changed.is_ok()),
-                () = sleep_until(self.connection.report_due()) => Happened::ReportDue,
                 received = self.connection.receive() => received.map(|()| Happened::Received)?,
                 room = self.out.reserve(), if overdue => Happened::Room(room.is_ok()),
                 () = std::future::ready(()), if self.gathers && dry != Dry::Slept => Happened::Dry,
@@ -155,7 +158,6 @@ impl Pump {
             };
             match happened {
                 Happened::Confirmed(true) => self.confirm(),
-                Happened::ReportDue => self.connection.report().await?,
                 Happened::Received | Happened::Room(true) => {}
                 Happened::Dry if dry == Dry::Nothing => {
                     dry = Dry::Asked;

@@ -75,6 +75,8 @@ struct Ddl {
     tables: Vec<String>,
     /// Those of them whose rows were rewritten.
     rewritten: Vec<String>,
+    /// Names under which there are no rows any more: of tables that were dropped, or have another name.
+    dropped: Vec<String>,
 }
 
 impl Transaction {
@@ -232,6 +234,10 @@ impl Transaction {
         let details = ddl.statement.or(ddl.tag);
         for table in &ddl.tables {
             let (operation, details) = (Operation::Ddl, details.as_deref());
+            self.line(LineHead { table, operation, key: "*", old: None, new: None, details, position: None }, known, out);
+        }
+        for table in &ddl.dropped {
+            let (operation, details) = (Operation::Truncate, details.as_deref());
             self.line(LineHead { table, operation, key: "*", old: None, new: None, details, position: None }, known, out);
         }
         out.ddl = true;

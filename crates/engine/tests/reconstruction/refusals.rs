@@ -81,11 +81,36 @@ async fn what_the_log_does_not_have() {
         let id = log.send(&[record(operation, &key, old, new, at("an", 0))]).await;
         assert_eq!(refused(log, id).await.0, reason);
     }
+    let update = record("UPDATE", "7", json!({"id": 7, "pin": "***"}), json!({"id": 7, "pin": "***"}), at("an", 0));
+    let id = log.send(&[update.replacen('{', r#"{"change_details":"changed: pin (masked)","#, 1)]).await;
+    assert_eq!(refused(&log, id).await.0, "it changed a masked column, of which the log has no value");
     let id = log.send(&[record("UPDATE", "k9", json!({"n": 1}), json!({"n": 2}), at("an", 0))]).await;
     let undo = log.undo_with(&Selection::Record(id), Dialect::Sqlite, "case.hoso:id").await.unwrap();
     assert!(undo.script.unwrap().contains(r#"WHERE "id" IS 'k9' AND "n" IS 2"#), "the key's column was named");
     let id = log.send(&[record("INSERT", "5", Value::Null, json!({"id": 5}), at("an", 0)).replace("case.hoso", "a.b.c")]).await;
     assert_eq!(refused(&log, id).await.0, "`a.b.c` could be several tables");
+}
+
+/// Keys that stand for a whole table elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_empty_or_a_star() {
+    for key in ["", "*"] {
+        let log = Log::new().await;
+        let row = |n: i64| json!({"id": key, "n": n});
+        let first = log
+            .send(&[
+                record("INSERT", key, Value::Null, row(1), at("an", 0)),
+                record("INSERT", "x", Value::Null, json!({"id": "x"}), at("an", 1)),
+                record("UPDATE", key, row(1), row(2), at("an", 2)),
+            ])
+            .await;
+        assert_eq!(refused(&log, first).await.1, Some(first + 2), "{key:?}");
+        let undo = log.undo(&Selection::Record(first + 2), Dialect::Sqlite).await.unwrap();
+        assert!(undo.script.unwrap().contains(r#"SET "n" = 1"#), "{key:?}");
+        log.send(&[record("TRUNCATE", "", Value::Null, Value::Null, at("an", 3))]).await;
+        assert_eq!(refused(&log, first + 2).await.0, format!("its table was emptied by the later record {}", first + 3));
+        assert_eq!(refused(&log, first + 1).await.0, format!("its table was emptied by the later record {}", first + 3));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

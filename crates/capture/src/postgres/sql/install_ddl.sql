@@ -15,9 +15,12 @@ AS $$
 DECLARE
     touched oid[];
     rewritten oid[];
+    altered oid[];
+    moved oid[];
+    former text[];
     source_name text;
 BEGIN
-    IF coalesce(current_setting('muniment.at_work', true), '') <> '' THEN
+    IF EXISTS (SELECT FROM muniment.at_work WHERE transaction_id = pg_current_xact_id()) THEN
         RETURN;
     END IF;
     SELECT array_agg(DISTINCT c.oid) INTO touched
@@ -27,14 +30,24 @@ BEGIN
     IF touched IS NULL THEN
         RETURN;
     END IF;
-    rewritten := string_to_array(nullif(current_setting('muniment.rewritten', true), ''), ',')::oid[];
+    rewritten := ARRAY(SELECT oid::oid FROM regexp_split_to_table(current_setting('muniment.rewritten', true), ',') oid WHERE oid ~ '^[0-9]{1,9}$');
     PERFORM set_config('muniment.rewritten', '', true);
+    -- Rows that are others now, though no row was changed: a column has a new name, or a default where there was none.
+    SELECT array_agg(DISTINCT d.objid) INTO altered
+    FROM pg_event_trigger_ddl_commands() d
+    JOIN pg_index i ON i.indrelid = d.objid AND i.indisprimary
+    WHERE d.classid = 'pg_class'::regclass AND tg_tag = 'ALTER TABLE' AND (d.objsubid > 0 OR EXISTS (
+        SELECT FROM pg_attribute a
+        WHERE a.attrelid = d.objid AND a.atthasmissing AND a.xmin::text::bigint >= pg_snapshot_xmin(pg_current_snapshot())::text::bigint % 4294967296));
+    SELECT array_agg(a.relation), array_agg(DISTINCT a.schema_name || '.' || a.table_name) FILTER (WHERE a.published) INTO moved, former
+    FROM muniment.attached a JOIN pg_class c ON c.oid = a.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE a.relation = ANY (touched) AND (a.schema_name, a.table_name) IS DISTINCT FROM (n.nspname::text, c.relname::text);
     FOR source_name IN SELECT name FROM muniment.source LOOP
         PERFORM muniment.refresh(source_name);
     END LOOP;
     UPDATE muniment.attached a SET baseline = nextval('muniment.baseline')
     FROM muniment.source s
-    WHERE s.name = a.source AND s.baseline AND a.relation = ANY (rewritten);
+    WHERE s.name = a.source AND s.baseline AND a.relation = ANY (rewritten || altered || moved);
     UPDATE muniment.attached a SET schema_name = n.nspname, table_name = c.relname
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.oid = a.relation AND a.relation = ANY (touched) AND (a.schema_name, a.table_name) IS DISTINCT FROM (n.nspname::text, c.relname::text);
@@ -42,7 +55,7 @@ BEGIN
     IF EXISTS (SELECT FROM unnest(touched) t (oid) WHERE muniment.published_name(t.oid) IS NOT NULL) THEN
         PERFORM muniment.report_ddl(tg_tag,
             (SELECT array_agg(DISTINCT name) FROM unnest(touched) t (oid), muniment.published_name(t.oid) name WHERE name IS NOT NULL),
-            (SELECT array_agg(DISTINCT name) FROM unnest(rewritten) t (oid), muniment.published_name(t.oid) name WHERE name IS NOT NULL), NULL);
+            (SELECT array_agg(DISTINCT name) FROM unnest(rewritten) t (oid), muniment.published_name(t.oid) name WHERE name IS NOT NULL), former);
     END IF;
 EXCEPTION WHEN OTHERS THEN
     RAISE WARNING 'muniment: % could not be taken in: %', tg_tag, SQLERRM;
@@ -55,18 +68,19 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     gone text[];
+    published text[];
 BEGIN
-    IF to_regclass('muniment.attached') IS NULL OR coalesce(current_setting('muniment.at_work', true), '') <> '' THEN
+    IF to_regclass('muniment.attached') IS NULL OR EXISTS (SELECT FROM muniment.at_work WHERE transaction_id = pg_current_xact_id()) THEN
         RETURN;
     END IF;
     WITH forgotten AS (
         DELETE FROM muniment.attached a USING pg_event_trigger_dropped_objects() d
         WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0 AND d.objid = a.relation
-        RETURNING a.schema_name || '.' || a.table_name AS name
+        RETURNING a.schema_name || '.' || a.table_name AS name, a.published
     )
-    SELECT array_agg(DISTINCT name) INTO gone FROM forgotten;
+    SELECT array_agg(DISTINCT f.name), array_agg(DISTINCT f.name) FILTER (WHERE f.published) INTO gone, published FROM forgotten f;
     IF gone IS NOT NULL THEN
-        PERFORM muniment.report_ddl(tg_tag, gone, NULL, gone);
+        PERFORM muniment.report_ddl(tg_tag, gone, NULL, published);
     END IF;
 EXCEPTION WHEN OTHERS THEN
     RAISE WARNING 'muniment: % could not be reported: %', tg_tag, SQLERRM;

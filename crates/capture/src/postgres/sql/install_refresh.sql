@@ -11,7 +11,7 @@ DECLARE
 BEGIN
     SELECT * INTO STRICT s FROM muniment.source WHERE name = source_name;
     -- What this does to tables is not reported as the application's DDL.
-    PERFORM set_config('muniment.at_work', 'yes', true);
+    INSERT INTO muniment.at_work VALUES (pg_current_xact_id()) ON CONFLICT DO NOTHING;
     DELETE FROM muniment.attached a WHERE a.source = s.name AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = a.relation);
     FOR m IN
         SELECT members.*, a.relation IS NULL AS fresh, a.published AS was_published
@@ -61,7 +61,7 @@ BEGIN
         EXECUTE format('ALTER PUBLICATION %I DROP TABLE %I.%I', s.publication, m.schema_name, m.table_name);
         EXECUTE format('ALTER PUBLICATION %I ADD TABLE %I.%I %s', s.publication, m.schema_name, m.table_name, m.visible);
     END LOOP;
-    PERFORM set_config('muniment.at_work', '', true);
+    DELETE FROM muniment.at_work WHERE transaction_id = pg_current_xact_id();
     RETURN taken;
 END
 $$

@@ -3,6 +3,7 @@
 use crate::error::{CaptureError, Result};
 use crate::plan::{AttachOptions, Baseline, Level, Plan, Statement, check_name, default_name};
 use crate::postgres::Server;
+use crate::postgres::attach::{INSTALL_AT_WORK, quiet};
 use crate::postgres::patterns::{ColumnPattern, TablePattern, column_patterns, literal, qualified, table_patterns};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
@@ -178,11 +179,13 @@ fn pattern_text(pattern: &TablePattern) -> String {
 fn install(facts: &Facts, plan: &mut Plan) {
     let mut add = |sql: &str, why: &str| plan.transaction.push(Statement::new(sql, why));
     add("SET LOCAL lock_timeout = '3s'", "Whoever waits for a lock holds up the application behind it: better to give up and try again.");
-    add("SELECT set_config('muniment.at_work', 'yes', true)", "What follows is not reported as the application's DDL.");
+    add("CREATE SCHEMA IF NOT EXISTS muniment", "Everything that Muniment adds is in this schema, but for the triggers.");
+    add(INSTALL_AT_WORK, "How it says that it changes tables itself.");
+    let quiet = quiet();
+    add(&quiet.sql, &quiet.why);
     if facts.is_queued {
         return;
     }
-    add("CREATE SCHEMA IF NOT EXISTS muniment", "Everything that Muniment adds is in this schema, but for the triggers.");
     add(include_str!("sql/install_tables.sql"), "The queue, and what is known of its reader.");
     add(include_str!("sql/install_context.sql"), "The application says in its transaction who acts and why.");
     add(include_str!("sql/install_triggers.sql"), "What the triggers do.");
@@ -259,10 +262,7 @@ pub async fn detach(url: &str, name: &str) -> Result<Plan> {
     }
     let rows = sqlx::query(include_str!("sql/select_triggers.sql")).fetch_all(&mut connection).await.map_err(doing())?;
     let _ = connection.close().await;
-    plan.transaction.push(Statement::new(
-        "SELECT set_config('muniment.at_work', 'yes', true)",
-        "What follows is not reported as the application's DDL.",
-    ));
+    plan.transaction.push(quiet());
     for row in rows {
         let text = |name: &str| row.try_get::<String, _>(name).map_err(doing());
         let (schema, table, trigger) = (text("schema_name")?, text("table_name")?, text("trigger_name")?);

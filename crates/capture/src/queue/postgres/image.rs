@@ -44,11 +44,13 @@ impl Form {
 pub(super) struct Column {
     pub row: RowColumn,
     pub form: Form,
+    /// Whether the server computes it: it is not recorded, since it can't be written back.
+    pub is_generated: bool,
 }
 
 impl Column {
     pub fn new(name: impl Into<String>, form: Form, masked: bool) -> Self {
-        Self { row: RowColumn::new(name, form.kind(), masked), form }
+        Self { row: RowColumn::new(name, form.kind(), masked), form, is_generated: false }
     }
 }
 
@@ -93,8 +95,8 @@ impl Image {
 
     /// Appends the row as JSON.
     pub fn write(&self, out: &mut Vec<u8>) {
-        let members = self.members.iter().map(|(_, column, text)| (&column.row, text.as_deref().map_or(Value::Null, Value::Text)));
-        row_json(members, out);
+        let written = self.members.iter().filter(|(_, column, _)| !column.is_generated);
+        row_json(written.map(|(_, column, text)| (&column.row, text.as_deref().map_or(Value::Null, Value::Text))), out);
     }
 
     /// Texts of the key's columns; without a key, of all columns.
@@ -115,7 +117,7 @@ impl Image {
     /// `changed: a, b, c`; `masked` are the masked columns that changed.
     pub fn changed(&self, new: &Self, masked: &[String]) -> String {
         let mut out = String::new();
-        for (_, column, text) in &new.members {
+        for (_, column, text) in new.members.iter().filter(|(_, column, _)| !column.is_generated) {
             let name = &column.row.name;
             let is_masked = masked.contains(name);
             if is_masked || self.text(name) != text.as_deref() {

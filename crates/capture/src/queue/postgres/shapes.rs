@@ -40,7 +40,8 @@ pub(super) async fn load(connection: &mut PgConnection) -> Result<HashMap<String
         let (name, oid): (Option<String>, Option<Oid>) = (row.try_get("name").map_err(doing())?, row.try_get("type").map_err(doing())?);
         if let (Some(name), Some(oid)) = (name, oid) {
             let is_masked = masked.contains(&name);
-            entry.1.push(Column::new(name, form(&types, oid.0, 0), is_masked));
+            let is_generated = row.try_get("is_generated").map_err(doing())?;
+            entry.1.push(Column { is_generated, ..Column::new(name, form(&types, oid.0, 0), is_masked) });
         }
     }
     Ok(shapes.into_iter().map(|(name, (_, shape))| (name, shape)).collect())

@@ -67,6 +67,9 @@ pub async fn plan(url: &str, options: &AttachOptions) -> Result<Plan> {
     let patterns = table_patterns(&options.tables)?;
     let (excluded, masked) = (column_patterns(&options.exclude_columns)?, column_patterns(&options.mask_columns)?);
     let mut connection = connect(url).await?;
+    if let Some(other) = other_reader(&mut connection, &plan.name).await? {
+        plan.find(Level::Refusal, "queue", format!("this file has a queue already, which is read as {other}"));
+    }
     let names = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE 'muniment\\_%' ESCAPE '\\' \
                  AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY name";
     let names: Vec<String> = sqlx::query_scalar(names).fetch_all(&mut connection).await.map_err(doing("listing tables"))?;
@@ -99,6 +102,17 @@ pub async fn plan(url: &str, options: &AttachOptions) -> Result<Plan> {
     }
     let _ = connection.close().await;
     Ok(plan)
+}
+
+/// The name under which the queue is read, if it is not this one: it can have one reader.
+async fn other_reader(connection: &mut SqliteConnection, name: &str) -> Result<Option<String>> {
+    let installed = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'muniment_audit_state'";
+    let installed: i64 = sqlx::query_scalar(installed).fetch_one(&mut *connection).await.map_err(doing("looking for a queue"))?;
+    if installed == 0 {
+        return Ok(None);
+    }
+    let other = sqlx::query_scalar("SELECT name FROM muniment_audit_state WHERE name <> ? LIMIT 1").bind(name);
+    other.fetch_optional(connection).await.map_err(doing("looking for a queue"))
 }
 
 /// The statements that put triggers on a table, in place of earlier ones.

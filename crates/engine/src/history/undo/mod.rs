@@ -210,9 +210,9 @@ async fn histories(query: &QueryEngine, table: &str, keys: &[&str]) -> Result<Ve
         places.push_str(&format!("${}, ", parameters.len()));
     }
     let sql = format!(
-        "SELECT {}, max(id) OVER (PARTITION BY recorded_at, retention_years ORDER BY stream_index) AS place \
+        "SELECT {}, change_details, max(id) OVER (PARTITION BY recorded_at, retention_years ORDER BY stream_index) AS place \
          FROM audit.sys_audit_log WHERE table_name = $1 AND primary_key IN ({places}'', '*') \
-         AND (primary_key NOT IN ('', '*') OR operation IN ('TRUNCATE', 'DDL')) ORDER BY recorded_at, place, stream_index",
+         AND (primary_key IN ({places}NULL) OR operation IN ('TRUNCATE', 'DDL')) ORDER BY recorded_at, place, stream_index",
         super::Fold::COLUMNS
     );
     query.collect(&sql, parameters).await

@@ -13,6 +13,9 @@ use std::collections::{BTreeSet, HashMap};
 /// What stands for a masked value.
 const MASKED: &str = "\"***\"";
 
+/// What the summary of a change says of a column that was masked at the source.
+const MASKED_CHANGE: &str = " (masked)";
+
 /// A column and its value.
 pub(super) type Field = (String, Box<RawValue>);
 
@@ -76,6 +79,8 @@ struct Record {
     after: Option<Document>,
     /// Whether the log had the whole row before.
     complete: bool,
+    /// Whether a column changed of which the log has no value.
+    masked: bool,
 }
 
 /// Some rows of a table.
@@ -94,7 +99,10 @@ impl<'a> Entities<'a> {
     /// Takes the next record of any of the rows, or of the table as a whole.
     pub(super) fn apply(&mut self, row: Row<'_>) -> Result<()> {
         let key = row.required("primary_key")?;
-        if let Some(entity) = self.rows.get_mut(key) {
+        let of_table = matches!(row.required("operation")?, "TRUNCATE" | "DDL");
+        if let Some(entity) = self.rows.get_mut(key)
+            && !of_table
+        {
             return entity.apply(row, self.selected);
         }
         self.rows.values_mut().try_for_each(|entity| entity.apply(row, self.selected))
@@ -134,7 +142,8 @@ impl Entity {
                 (Some(state), Some(old)) => Some(state.with(&old)),
                 (state, old) => state.or(old),
             };
-            self.records.push(Record { id, operation: operation.to_owned(), before, after: self.state.clone(), complete });
+            let masked = row.text("change_details")?.is_some_and(|details| details.contains(MASKED_CHANGE));
+            self.records.push(Record { id, operation: operation.to_owned(), before, after: self.state.clone(), complete, masked });
             return Ok(());
         }
         let unchanged = || operation == "SNAPSHOT" && differences(before.as_ref(), self.state.as_ref()).is_empty();
@@ -157,9 +166,12 @@ impl Entity {
 
 /// What takes a record back: `None` if it changed nothing.
 fn step(table: &str, key: &str, record: Record, hint: Option<&[String]>) -> Result<Option<Step>, String> {
-    let Record { id, operation, before, after, complete } = record;
+    let Record { id, operation, before, after, complete, masked } = record;
     if [&before, &after].into_iter().flatten().any(|document| document.is_masked() || document.is_partly_masked()) {
         return Err("its values are masked for you".to_owned());
+    }
+    if masked {
+        return Err("it changed a masked column, of which the log has no value".to_owned());
     }
     let (present, inverse) = match operation.as_str() {
         "INSERT" => (after, Inverse::Delete),

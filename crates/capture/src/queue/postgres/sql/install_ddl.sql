@@ -15,7 +15,7 @@ DECLARE
     touched oid[];
     rewritten oid[];
 BEGIN
-    IF coalesce(current_setting('muniment.at_work', true), '') <> '' THEN
+    IF EXISTS (SELECT FROM muniment.at_work WHERE transaction_id = pg_current_xact_id()) THEN
         RETURN;
     END IF;
     SELECT array_agg(DISTINCT c.oid) INTO touched
@@ -25,7 +25,7 @@ BEGIN
     IF touched IS NULL THEN
         RETURN;
     END IF;
-    rewritten := string_to_array(nullif(current_setting('muniment.rewritten', true), ''), ',')::oid[];
+    rewritten := ARRAY(SELECT oid::oid FROM regexp_split_to_table(current_setting('muniment.rewritten', true), ',') oid WHERE oid ~ '^[0-9]{1,9}$');
     PERFORM set_config('muniment.rewritten', '', true);
     PERFORM muniment.queue_refresh();
     PERFORM muniment.queue_note(q.table_name, 'DDL', NULL,
@@ -44,7 +44,7 @@ CREATE OR REPLACE FUNCTION muniment.queue_on_drop() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF to_regclass('muniment.queue_table') IS NULL OR coalesce(current_setting('muniment.at_work', true), '') <> '' THEN
+    IF to_regclass('muniment.queue_table') IS NULL OR EXISTS (SELECT FROM muniment.at_work WHERE transaction_id = pg_current_xact_id()) THEN
         RETURN;
     END IF;
     PERFORM muniment.queue_note(q.table_name, 'DDL', NULL,

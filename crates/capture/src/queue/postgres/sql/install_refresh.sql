@@ -7,7 +7,7 @@ DECLARE
     m record;
     taken text[] := '{}';
 BEGIN
-    PERFORM set_config('muniment.at_work', 'yes', true);
+    INSERT INTO muniment.at_work VALUES (pg_current_xact_id()) ON CONFLICT DO NOTHING;
     FOR m IN
         WITH named AS (
             SELECT DISTINCT c.oid
@@ -68,7 +68,7 @@ BEGIN
             m.nspname, m.relname, m.table_name);
         EXECUTE format('ALTER TABLE %I.%I ENABLE ALWAYS TRIGGER "00_muniment_truncate"', m.nspname, m.relname);
     END LOOP;
-    PERFORM set_config('muniment.at_work', '', true);
+    DELETE FROM muniment.at_work WHERE transaction_id = pg_current_xact_id();
     RETURN taken;
 END
 $$

@@ -10,6 +10,9 @@ DROP TABLE IF EXISTS muniment.sys_audit_queue_dead, muniment.queue_failure, muni
 DROP SEQUENCE IF EXISTS muniment.queue_id;
 DO $$
 BEGIN
+    IF to_regclass('muniment.source') IS NULL THEN
+        DROP TABLE IF EXISTS muniment.at_work;
+    END IF;
     IF NOT EXISTS (SELECT FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass AND refobjid = to_regnamespace('muniment')) THEN
         DROP SCHEMA IF EXISTS muniment;
     END IF;
