@@ -163,7 +163,12 @@ fn describe(difference: &Difference) -> String {
     let mut text = format!("{} {}: {kind}{times}\n", plain(&difference.table), plain(&difference.key));
     for column in &difference.columns {
         let logged = column.logged.as_deref().map_or("nothing", |value| value.get());
-        text.push_str(&format!("  {}: {} in the database, {} in the log\n", plain(&column.column), plain(column.live.get()), plain(logged)));
+        text.push_str(&format!(
+            "  {}: {} in the database, {} in the log\n",
+            plain(&column.column),
+            plain(column.live.get()),
+            plain(logged)
+        ));
     }
     text
 }

@@ -251,9 +251,9 @@ impl Pump {
         let end = commit.end_lsn;
         state.moved_at = Instant::now();
         self.shared.committed(end, commit.commit_time.saturating_add(POSTGRES_EPOCH));
-        let Some(transaction) = state.transaction.take() else { return Ok(()) };
+        let Some(mut transaction) = state.transaction.take() else { return Ok(()) };
         if end > state.position.lsn || state.position.ordinal.is_some() {
-            transaction.finish(&mut self.quota, &mut state.lines);
+            transaction.finish(&mut self.quota, &self.known_applications, &mut state.lines);
             state.position = Position::between(self.timeline, end);
         }
         // Findings are stored under their batch's position, so that position must be that of the transaction they are about.
@@ -300,6 +300,7 @@ impl Pump {
             return;
         }
         let Some(transaction) = &mut state.transaction else { return };
+        transaction.settle(&self.known_applications, &mut state.lines);
         match prefix {
             "muniment.context" => transaction.speaker.hear_context(content),
             "muniment.session" => transaction.speaker.hear_session(content),
@@ -311,6 +312,7 @@ impl Pump {
             }
         }
         transaction.speaker_changed();
+        self.written(state);
     }
 
     /// Looks for the session behind the transaction, if it has named nobody and nobody has looked yet.
@@ -376,10 +378,12 @@ impl Pump {
     /// Moves the position to the last change written.
     fn written(&mut self, state: &mut State) {
         let Some(transaction) = &state.transaction else { return };
-        if state.lines.records == 0 {
+        let ordinal = transaction.last_ordinal();
+        // Without one, the position would say that the whole transaction was handed out.
+        if state.lines.records == 0 || ordinal.is_none() {
             return;
         }
-        state.position = Position { timeline: self.timeline, lsn: transaction.commit_lsn, ordinal: transaction.last_ordinal() };
+        state.position = Position { timeline: self.timeline, lsn: transaction.commit_lsn, ordinal };
         state.since.get_or_insert_with(Instant::now);
     }
 }

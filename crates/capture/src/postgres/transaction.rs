@@ -18,6 +18,8 @@ use std::fmt::Write;
 
 /// Tables that a finding names.
 const TABLES_NAMED: usize = 20;
+/// Most bytes of rows that wait for others whose keys have changed, too.
+const MOVED_BYTES: usize = 16 << 20;
 /// Most bytes of a DDL message.
 const MAX_DDL_BYTES: usize = 1 << 20;
 
@@ -52,6 +54,17 @@ pub(super) struct Transaction {
     unattributed_tables: BTreeSet<String>,
     malformed: Option<String>,
     rewritten: BTreeSet<String>,
+    /// Rows whose key has changed, under the new one: they come after the last row whose old key goes.
+    moved: Vec<Moved>,
+    moved_bytes: usize,
+}
+
+/// A row under its new key.
+struct Moved {
+    table: String,
+    key: String,
+    new: Vec<u8>,
+    details: String,
 }
 
 /// Buffers that are used again for each change.
@@ -100,6 +113,8 @@ impl Transaction {
             unattributed_tables: BTreeSet::new(),
             malformed: None,
             rewritten: BTreeSet::new(),
+            moved: Vec::new(),
+            moved_bytes: 0,
         }
     }
 
@@ -113,7 +128,35 @@ impl Transaction {
         self.tail = None;
     }
 
+    /// One statement may give each row the key of another: the old keys have to go before the new ones come, or the row that goes would be the one that came.
+    fn key_changed(&mut self, old: LineHead<'_>, moved: Moved, known: &[String], out: &mut Lines) {
+        if self.moved.last().is_some_and(|last| last.table != moved.table) || self.moved_bytes > MOVED_BYTES {
+            self.settle(known, out);
+        }
+        self.write_line(old, known, out);
+        self.moved_bytes += moved.new.len() + moved.key.len() + moved.details.len();
+        self.moved.push(moved);
+    }
+
+    /// Writes what waits for other rows: what comes now is of another statement.
+    pub fn settle(&mut self, known: &[String], out: &mut Lines) {
+        self.moved_bytes = 0;
+        for Moved { table, key, new, details } in std::mem::take(&mut self.moved) {
+            let (operation, details) = (Operation::Insert, Some(details.as_str()));
+            self.write_line(
+                LineHead { table: &table, operation, key: &key, old: None, new: Some(&new), details, position: None },
+                known,
+                out,
+            );
+        }
+    }
+
     fn line(&mut self, head: LineHead<'_>, known: &[String], out: &mut Lines) {
+        self.settle(known, out);
+        self.write_line(head, known, out);
+    }
+
+    fn write_line(&mut self, head: LineHead<'_>, known: &[String], out: &mut Lines) {
         let ordinal = self.ordinal;
         self.ordinal += 1;
         if self.speaker.is_unattributed(known) {
@@ -198,10 +241,10 @@ impl Transaction {
             return Ok(());
         }
         let to = format!("key changed to {new_key}");
-        self.line(head(table, Operation::Delete, &old_key, Some(&scratch.old), None, Some(&to)), known, out);
         let from = format!("key changed from {old_key}; {}", scratch.details);
-        let from = from.trim_end_matches("; ");
-        self.line(head(table, Operation::Insert, &new_key, None, Some(&scratch.new), Some(from)), known, out);
+        let from = from.trim_end_matches("; ").to_owned();
+        let moved = Moved { table: table.name.clone(), key: new_key.into_owned(), new: scratch.new.clone(), details: from };
+        self.key_changed(head(table, Operation::Delete, &old_key, Some(&scratch.old), None, Some(&to)), moved, known, out);
         Ok(())
     }
 
@@ -245,8 +288,9 @@ impl Transaction {
         ddl.rewritten
     }
 
-    /// Ends the transaction: what has to be reported of it.
-    pub fn finish(&self, quota: &mut Quota, out: &mut Lines) {
+    /// Ends the transaction: what is left of it, and what has to be reported of it.
+    pub fn finish(&mut self, quota: &mut Quota, known: &[String], out: &mut Lines) {
+        self.settle(known, out);
         quota.pass(self.commit_time, &mut out.findings);
         let session = self.speaker.session();
         let probable = self.speaker.probable();

@@ -168,6 +168,44 @@ async fn trap_11_a_changed_key_can_be_followed_both_ways() {
     assert_eq!(store.changes[2]["transaction_id"], store.changes[3]["transaction_id"]);
 }
 
+/// The old keys go before the new ones come, and each row has the context in which it was changed.
+#[tokio::test]
+async fn trap_11_keys_that_are_passed_on_in_one_statement() {
+    let server =
+        server("CREATE TABLE t (id int PRIMARY KEY DEFERRABLE); ALTER TABLE t REPLICA IDENTITY FULL; CREATE TABLE u (id int)").await;
+    let mut store = Store::open(config(&server)).await;
+    let context = |user: i32| format!("SELECT pg_logical_emit_message(true, 'muniment.context', '{{\"user_id\":{user}}}')");
+    let sql = format!(
+        "INSERT INTO t VALUES (1), (2); {}; UPDATE t SET id = id + 1; {}; UPDATE t SET id = 5 - id; INSERT INTO u VALUES (1); UPDATE t SET id = 9 WHERE id = 2",
+        context(1),
+        context(2)
+    );
+    server.execute(DATABASE, &sql).await.unwrap();
+    store.catch_up(&server).await;
+    let told = |change: &serde_json::Value| {
+        format!("{} {} {}", change["operation"].as_str().unwrap(), change["primary_key"].as_str().unwrap(), change["changed_by"])
+    };
+    let story: Vec<String> = store.changes.iter().map(told).collect();
+    assert_eq!(
+        story,
+        [
+            "INSERT 1 null",
+            "INSERT 2 null",
+            "DELETE 1 1",
+            "DELETE 2 1",
+            "INSERT 2 1",
+            "INSERT 3 1",
+            "DELETE 2 2",
+            "DELETE 3 2",
+            "INSERT 3 2",
+            "INSERT 2 2",
+            "INSERT 1 2",
+            "DELETE 2 2",
+            "INSERT 9 2"
+        ]
+    );
+}
+
 #[tokio::test]
 async fn trap_12_a_slot_that_lost_its_wal_is_a_gap() {
     let options = muniment_testkit::PostgresOptions::default()
