@@ -117,6 +117,9 @@ async fn sqlite() {
     file.execute(sqlx::raw_sql(SCHEMA)).await.unwrap();
     let url = format!("sqlite://{}", path.display());
     service.succeed(&["attach", &url, "--table", "main.*", "--name", "sqlite:app", "--snapshot", "none"]);
+    let second = service.command(&["attach", &url, "--table", "main.*", "--name", "sqlite:other", "--snapshot", "none"]);
+    let said = String::from_utf8_lossy(&second.stderr).into_owned() + &String::from_utf8_lossy(&second.stdout);
+    assert!(!second.status.success() && said.contains("this file has a queue already, which is read as sqlite:app"), "{said}");
     let (mut random, mut instants) = (Random::new(1), Vec::new());
     for n in 1..=300 {
         transaction(&mut file, &mut random, n).await;

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// How often new tables are looked for where no event trigger does that.
 const REFRESH_EVERY: Duration = Duration::from_secs(30);
+/// How often where one does: it may have been disabled for a while.
+const REFRESH_ANYWAY: Duration = Duration::from_secs(300);
 /// Looks that are remembered to tell the age of a position.
 const LOOKS: usize = 4096;
 /// A database that doesn't answer for so long is as good as gone.
@@ -58,8 +60,16 @@ impl SlotMonitor {
         };
         let (written, confirmed, watches_ddl, mut health) = read().map_err(doing())?;
         health.lag_seconds = confirmed.map(|confirmed| self.age(written, confirmed));
-        if !watches_ddl && self.refreshed.is_none_or(|at| at.elapsed() >= REFRESH_EVERY) {
-            self.refresh(connection).await?;
+        let every = if watches_ddl { REFRESH_ANYWAY } else { REFRESH_EVERY };
+        if self.refreshed.is_none_or(|at| at.elapsed() >= every) {
+            self.refreshed = Some(Instant::now());
+            match self.refresh(connection).await {
+                // Its role may do less than the event triggers, which belong to whoever attached.
+                Err(error) if watches_ddl => {
+                    tracing::warn!(source = %self.name, error = &error as &dyn std::error::Error, "new tables could not be looked for");
+                }
+                outcome => outcome?,
+            }
         }
         if !watches_ddl {
             health.complaints.push("DDL is not recorded: the event triggers are missing or disabled".to_owned());
@@ -80,10 +90,9 @@ impl SlotMonitor {
         self.written.front().map_or(0.0, |(since, _)| since.elapsed().as_secs_f64())
     }
 
-    async fn refresh(&mut self, connection: &mut PgConnection) -> Result<()> {
+    async fn refresh(&self, connection: &mut PgConnection) -> Result<()> {
         let refresh = sqlx::query("SELECT muniment.refresh($1)").bind(&self.name).execute(connection);
         refresh.await.map_err(CaptureError::database("taking in new tables"))?;
-        self.refreshed = Some(Instant::now());
         Ok(())
     }
 }
