@@ -141,7 +141,12 @@ fn remove_all(event_triggers: &[String], plan: &mut Plan) {
     plan.find(Level::Warning, "context functions", text);
     plan.transaction
         .push(Statement::new(include_str!("sql/remove_functions.sql"), "No source is left, so that nothing of Muniment's stays."));
-    plan.transaction.push(Statement::new(include_str!("sql/remove_schema.sql"), "The schema goes unless something else is in it."));
+    plan.transaction.push(remove_schema());
+}
+
+/// The statement that comes last where nothing is attached any more.
+pub(crate) fn remove_schema() -> Statement {
+    Statement::new(include_str!("sql/remove_schema.sql"), "The schema goes unless something else is in it.")
 }
 
 /// Does what a plan says. The source must not be read any more.

@@ -30,7 +30,7 @@ BEGIN
     IF touched IS NULL THEN
         RETURN;
     END IF;
-    rewritten := ARRAY(SELECT oid::oid FROM regexp_split_to_table(current_setting('muniment.rewritten', true), ',') oid WHERE oid ~ '^[0-9]{1,9}$');
+    rewritten := ARRAY(SELECT c.oid FROM pg_class c WHERE c.oid::text = ANY (string_to_array(current_setting('muniment.rewritten', true), ',')));
     PERFORM set_config('muniment.rewritten', '', true);
     -- Rows that are others now, though no row was changed: a column has a new name, or a default where there was none.
     SELECT array_agg(DISTINCT d.objid) INTO altered

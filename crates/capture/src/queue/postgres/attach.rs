@@ -4,6 +4,7 @@ use crate::error::{CaptureError, Result};
 use crate::plan::{AttachOptions, Baseline, Level, Plan, Statement, check_name, default_name};
 use crate::postgres::Server;
 use crate::postgres::attach::{INSTALL_AT_WORK, quiet};
+use crate::postgres::detach::remove_schema;
 use crate::postgres::patterns::{ColumnPattern, TablePattern, column_patterns, literal, qualified, table_patterns};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
@@ -272,6 +273,7 @@ pub async fn detach(url: &str, name: &str) -> Result<Plan> {
     }
     plan.tables.dedup();
     plan.find(Level::Warning, "context functions", "muniment.context() goes, too: an application that still calls it will fail");
-    plan.transaction.push(Statement::new(include_str!("sql/remove_queue.sql"), "Nothing of Muniment's stays."));
+    plan.transaction.push(Statement::new(include_str!("sql/remove_queue.sql"), "The queue goes, and what reads and writes it."));
+    plan.transaction.push(remove_schema());
     Ok(plan)
 }

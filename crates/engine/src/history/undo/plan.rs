@@ -12,7 +12,6 @@ use std::collections::{BTreeSet, HashMap};
 
 /// What stands for a masked value.
 const MASKED: &str = "\"***\"";
-
 /// What the summary of a change says of a column that was masked at the source.
 const MASKED_CHANGE: &str = " (masked)";
 
@@ -99,7 +98,7 @@ impl<'a> Entities<'a> {
     /// Takes the next record of any of the rows, or of the table as a whole.
     pub(super) fn apply(&mut self, row: Row<'_>) -> Result<()> {
         let key = row.required("primary_key")?;
-        let of_table = matches!(row.required("operation")?, "TRUNCATE" | "DDL");
+        let of_table = matches!(key, "" | "*") && matches!(row.required("operation")?, "TRUNCATE" | "DDL");
         if let Some(entity) = self.rows.get_mut(key)
             && !of_table
         {

@@ -25,7 +25,7 @@ BEGIN
     IF touched IS NULL THEN
         RETURN;
     END IF;
-    rewritten := ARRAY(SELECT oid::oid FROM regexp_split_to_table(current_setting('muniment.rewritten', true), ',') oid WHERE oid ~ '^[0-9]{1,9}$');
+    rewritten := ARRAY(SELECT c.oid FROM pg_class c WHERE c.oid::text = ANY (string_to_array(current_setting('muniment.rewritten', true), ',')));
     PERFORM set_config('muniment.rewritten', '', true);
     PERFORM muniment.queue_refresh();
     PERFORM muniment.queue_note(q.table_name, 'DDL', NULL,

@@ -7,14 +7,4 @@ DROP FUNCTION IF EXISTS muniment.set_context(bigint, text, text, text, text, tex
 DROP VIEW IF EXISTS muniment.sys_audit_queue, muniment.queue_rows;
 DROP TABLE IF EXISTS muniment.sys_audit_queue_dead, muniment.queue_failure, muniment.queue_state, muniment.queue_wave, muniment.sys_audit_queue_1, muniment.sys_audit_queue_0,
     muniment.queue_table, muniment.queue_source;
-DROP SEQUENCE IF EXISTS muniment.queue_id;
-DO $$
-BEGIN
-    IF to_regclass('muniment.source') IS NULL THEN
-        DROP TABLE IF EXISTS muniment.at_work;
-    END IF;
-    IF NOT EXISTS (SELECT FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass AND refobjid = to_regnamespace('muniment')) THEN
-        DROP SCHEMA IF EXISTS muniment;
-    END IF;
-END
-$$
+DROP SEQUENCE IF EXISTS muniment.queue_id
