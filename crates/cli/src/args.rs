@@ -256,6 +256,9 @@ pub struct History {
     pub table: String,
     /// Key of the row
     pub key: String,
+    /// The source that the table is captured from, if several have one of its name
+    #[arg(long, value_name = "NAME")]
+    pub source: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -270,6 +273,9 @@ pub struct At {
     /// The time, such as 2026-01-31T12:00:00Z or 2026-01-31 [default: now]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub time: Option<i64>,
+    /// The source that the table is captured from, if several have one of its name
+    #[arg(long, value_name = "NAME")]
+    pub source: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -284,6 +290,9 @@ pub struct Blame {
     /// As of this time, such as 2026-01-31T12:00:00Z or 2026-01-31 [default: now]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub time: Option<i64>,
+    /// The source that the table is captured from, if several have one of its name
+    #[arg(long, value_name = "NAME")]
+    pub source: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -332,6 +341,9 @@ pub struct Undo {
     /// The user's changes before this time
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub to: Option<i64>,
+    /// Only changes of this source: a script is for one database
+    #[arg(long, value_name = "NAME")]
+    pub source: Option<String>,
     /// Whose SQL to write
     #[arg(long, value_enum, default_value_t = Dialect::Postgresql)]
     pub dialect: Dialect,

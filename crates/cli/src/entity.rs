@@ -7,7 +7,7 @@ use crate::data_folder;
 use crate::error::{CliError, Result};
 use crate::sql::print;
 use chrono::{DateTime, SecondsFormat};
-use muniment_engine::history::{Change, FieldChange, HistoryOptions, State, TableAtOptions, entity_at, entity_history, table_at};
+use muniment_engine::history::{Change, FieldChange, HistoryOptions, State, Table, TableAtOptions, entity_at, entity_history, table_at};
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -18,7 +18,7 @@ const SHOWN_CHARS: usize = 160;
 pub async fn history(config: Config, options: History) -> Result<ExitCode> {
     let engine = data_folder::ask(&config).await?;
     let wanted = HistoryOptions { limit: usize::try_from(config.query.rows).unwrap_or(usize::MAX), ..HistoryOptions::default() };
-    let changes = entity_history(&engine, &options.table, &options.key, wanted).await?;
+    let changes = entity_history(&engine, Table { name: &options.table, source: options.source.as_deref() }, &options.key, wanted).await?;
     if changes.is_empty() {
         return Err(CliError::Usage(format!("there is no change of {} {}", options.table, options.key)));
     }
@@ -85,8 +85,9 @@ pub fn shortened(value: &str) -> String {
 pub async fn at(config: Config, options: At) -> Result<ExitCode> {
     let engine = data_folder::ask(&config).await?;
     let time = options.time.unwrap_or_else(muniment_engine::now);
+    let table = Table { name: &options.table, source: options.source.as_deref() };
     if let Some(key) = &options.key {
-        let state = entity_at(&engine, &options.table, key, time).await?;
+        let state = entity_at(&engine, table, key, time).await?;
         let absent = || CliError::Usage(format!("{} {key} did not exist at {}", options.table, shown_time(time)));
         let state = state.ok_or_else(absent)?;
         if options.json {
@@ -98,7 +99,7 @@ pub async fn at(config: Config, options: At) -> Result<ExitCode> {
     }
     let mut page = TableAtOptions::default();
     loop {
-        let rows = table_at(&engine, &options.table, time, &page).await?;
+        let rows = table_at(&engine, table, time, &page).await?;
         for state in &rows.rows {
             let going = if options.json { print_line(state)? } else { print(line(state).as_bytes())? };
             if !going {

@@ -8,7 +8,7 @@ use crate::entity::{describe, print_json, shortened, shown_time, shown_user};
 use crate::error::{CliError, Result};
 use crate::sql::print;
 use muniment_capture::envelope::KeyHints;
-use muniment_engine::history::{self, Author, Selection, UndoOptions};
+use muniment_engine::history::{self, Author, Selection, Table, UndoOptions};
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -16,7 +16,7 @@ use std::process::ExitCode;
 pub async fn blame(config: Config, options: Blame) -> Result<ExitCode> {
     let engine = data_folder::ask(&config).await?;
     let time = options.time.unwrap_or(i64::MAX);
-    let found = history::blame(&engine, &options.table, &options.key, time).await?;
+    let found = history::blame(&engine, Table { name: &options.table, source: options.source.as_deref() }, &options.key, time).await?;
     let found = found.ok_or_else(|| CliError::Usage(format!("there is no change of {} {}", options.table, options.key)))?;
     if options.json {
         print_json(&found)?;
@@ -101,7 +101,7 @@ pub async fn undo(config: Config, options: Undo) -> Result<ExitCode> {
         }
     };
     let engine = data_folder::ask(&config).await?;
-    let found = history::undo(&engine, &selection, &UndoOptions { dialect, keys }).await?;
+    let found = history::undo(&engine, &selection, &UndoOptions { dialect, keys, source: options.source }).await?;
     let found = found.ok_or_else(|| CliError::Usage("the selection has no change of a row".to_owned()))?;
     let code = if found.script.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if options.json {

@@ -236,7 +236,7 @@ async fn documents_are_shown_but_for_the_fields_that_configuration_masks() {
     let fields: Vec<&str> = blamed.fields.iter().map(|field| field.field.as_str()).collect();
     assert!(blamed.exists && blamed.masked && fields == ["id"], "{blamed:?}");
     let page = table_at(&viewer, "case.hoso", i64::MAX, &TableAtOptions::default()).await.unwrap();
-    let options = UndoOptions { dialect: Dialect::Postgresql, keys: KeyHints::parse("id").unwrap() };
+    let options = UndoOptions { dialect: Dialect::Postgresql, keys: KeyHints::parse("id").unwrap(), source: None };
     let script = undo(&viewer, &Selection::Record(11), &options).await.unwrap().unwrap();
     assert!(script.script.is_none() && format!("{script:?}").contains("masked for you"), "{script:?}");
     for text in [format!("{changes:?}"), format!("{state:?}"), format!("{blamed:?}"), format!("{page:?}"), format!("{script:?}")] {
@@ -337,7 +337,7 @@ async fn histories_states_and_scripts_are_masked_as_queries_are() {
         assert!(!text.contains("alpha") && !text.contains("10.1.1.1"), "{text}");
     }
     assert!(entity_history(&viewer, "case.hoso", "alpha-key", HistoryOptions::default()).await.unwrap().is_empty());
-    let options = UndoOptions { dialect: Dialect::Postgresql, keys: KeyHints::parse("id").unwrap() };
+    let options = UndoOptions { dialect: Dialect::Postgresql, keys: KeyHints::parse("id").unwrap(), source: None };
     for id in [1, 5] {
         let script = undo(&viewer, &Selection::Record(id), &options).await.unwrap().unwrap();
         assert!(script.script.is_none() && !script.refusals.is_empty(), "{script:?}");

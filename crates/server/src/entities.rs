@@ -6,7 +6,7 @@ use crate::routes::{Parameters, Segments};
 use axum::response::Response;
 use muniment_access::Action;
 use muniment_engine::history::{
-    Change, DEFAULT_HISTORY_LIMIT, HistoryOptions, TableAtOptions, entity_at, entity_history, parse_time, table_at,
+    Change, DEFAULT_HISTORY_LIMIT, HistoryOptions, Table, TableAtOptions, entity_at, entity_history, parse_time, table_at,
 };
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,7 @@ pub(crate) struct HistoryParameters {
     from: Option<String>,
     to: Option<String>,
     limit: Option<usize>,
+    source: Option<String>,
     #[serde(default)]
     order: Order,
 }
@@ -58,7 +59,8 @@ pub(crate) async fn history(
     };
     let receipt = reader.receipt(Action::Read, format!("history of {table} {key}"), None);
     let found = async {
-        let mut changes = entity_history(&reader.query()?, &table, &key, options).await?;
+        let mut changes =
+            entity_history(&reader.query()?, Table { name: &table, source: parameters.source.as_deref() }, &key, options).await?;
         let truncated = changes.len() > limit;
         changes.truncate(limit);
         let rows = changes.len() as u64;
@@ -71,18 +73,19 @@ pub(crate) async fn history(
 #[serde(deny_unknown_fields)]
 pub(crate) struct RowParameters {
     time: String,
+    source: Option<String>,
 }
 
 pub(crate) async fn row_at(
     reader: Reader,
     Segments((table, key)): Segments<(String, String)>,
-    Parameters(RowParameters { time }): Parameters<RowParameters>,
+    Parameters(RowParameters { time, source }): Parameters<RowParameters>,
 ) -> Result<Response, Refusal> {
     reader.allow(Action::Read, Some(CHANGES))?;
     let at = instant(&time)?;
     let receipt = reader.receipt(Action::Read, format!("state of {table} {key}"), None);
     let found = async {
-        let row = entity_at(&reader.query()?, &table, &key, at).await?;
+        let row = entity_at(&reader.query()?, Table { name: &table, source: source.as_deref() }, &key, at).await?;
         let row = row.ok_or_else(|| Refusal::new(Code::NotFound, format!("{table} had no row {key} at {time}")))?;
         Ok((row, 1))
     };
@@ -95,6 +98,7 @@ pub(crate) struct TableParameters {
     time: String,
     limit: Option<usize>,
     after: Option<String>,
+    source: Option<String>,
 }
 
 pub(crate) async fn table_at_time(
@@ -110,7 +114,7 @@ pub(crate) async fn table_at_time(
     let at = instant(&parameters.time)?;
     let receipt = reader.receipt(Action::Read, format!("state of {table}"), None);
     let found = async {
-        let page = table_at(&reader.query()?, &table, at, &options).await?;
+        let page = table_at(&reader.query()?, Table { name: &table, source: parameters.source.as_deref() }, at, &options).await?;
         let rows = page.rows.len() as u64;
         Ok((page, rows))
     };

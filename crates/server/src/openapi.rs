@@ -245,10 +245,14 @@ fn rows(format: muniment_engine::query::output::OutputFormat) -> Value {
     }
 }
 
+/// What the parameter `source` of a question for an entity means.
+const SOURCE: &str = "The source that the table is captured from. Needed if several have a table of its name.";
+
 fn entities() -> Vec<Operation> {
     let table = || parameter("path", "table", "The audited table, such as `case.hoso`.", json!({ "type": "string" }));
     let key = || parameter("path", "key", "Its primary key, percent-encoded.", json!({ "type": "string" }));
     let time = || needed(parameter("query", "time", "The instant.", reference("Time")));
+    let source = || parameter("query", "source", SOURCE, json!({ "type": "string" }));
     let codes = &[Code::InvalidParameter, Code::QueryLimit, Code::Internal, Code::Busy];
     let limit = |default| json!({ "type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": default });
     vec![
@@ -264,6 +268,7 @@ fn entities() -> Vec<Operation> {
                 parameter("query", "to", "Only changes before this time.", reference("Time")),
                 parameter("query", "limit", "Changes at most.", limit(DEFAULT_HISTORY_LIMIT)),
                 parameter("query", "order", "Oldest or newest first.", json!({ "enum": ["asc", "desc"], "default": "asc" })),
+                source(),
             ],
             body: None,
             answers: vec![("200", json!({ "description": "The changes.", "content": json_content(reference("History")) }))],
@@ -274,7 +279,7 @@ fn entities() -> Vec<Operation> {
             path: "/api/v1/entities/{table}/{key}/at",
             id: "entityAt",
             summary: "A row as it was at an instant",
-            parameters: vec![table(), key(), time()],
+            parameters: vec![table(), key(), time(), source()],
             body: None,
             answers: vec![("200", json!({ "description": "The row.", "content": json_content(reference("Row")) }))],
             codes: &[Code::InvalidParameter, Code::QueryLimit, Code::NotFound, Code::Internal, Code::Busy],
@@ -289,6 +294,7 @@ fn entities() -> Vec<Operation> {
                 time(),
                 parameter("query", "limit", "Keys looked at for this page.", limit(1000)),
                 parameter("query", "after", "`next` of the page before.", json!({ "type": "string" })),
+                source(),
             ],
             body: None,
             answers: vec![("200", json!({ "description": "A page of rows by key.", "content": json_content(reference("TablePage")) }))],

@@ -9,7 +9,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use muniment_access::Action;
-use muniment_engine::history::{DEFAULT_HISTORY_LIMIT, Dialect, Selection, UndoOptions, blame, parse_time, transaction, undo};
+use muniment_engine::history::{DEFAULT_HISTORY_LIMIT, Dialect, Selection, Table, UndoOptions, blame, parse_time, transaction, undo};
 use muniment_engine::{EngineError, KeyHints};
 use serde::Deserialize;
 use serde_json::json;
@@ -20,6 +20,7 @@ const BODY_BYTES: usize = 64 << 10;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BlameParameters {
+    source: Option<String>,
     time: Option<String>,
 }
 
@@ -32,7 +33,7 @@ pub(crate) async fn blame_row(
     let time = parameters.time.as_deref().map(instant).transpose()?.unwrap_or(i64::MAX);
     let receipt = reader.receipt(Action::Read, format!("blame of {table} {key}"), None);
     let found = async {
-        let found = blame(&reader.query()?, &table, &key, time).await?;
+        let found = blame(&reader.query()?, Table { name: &table, source: parameters.source.as_deref() }, &key, time).await?;
         let found = found.ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no change of {table} {key}")))?;
         Ok((found, 1))
     };
@@ -73,6 +74,7 @@ pub(crate) struct UndoRequest {
     from: Option<String>,
     to: Option<String>,
     dialect: Option<Dialect>,
+    source: Option<String>,
     #[serde(default)]
     key: String,
 }
@@ -102,7 +104,7 @@ pub(crate) async fn undo_script(State(app): AppState, reader: Reader, request: R
     let wrong = |error| Refusal::new(Code::InvalidParameter, format!("the body is not a request for an undo script: {error}"));
     let wanted: UndoRequest = serde_json::from_slice(&body).map_err(wrong)?;
     let keys = KeyHints::parse(&wanted.key).map_err(|error| EngineError::Parameter { name: "key", reason: error.to_string() })?;
-    let options = UndoOptions { dialect: wanted.dialect.unwrap_or(Dialect::Postgresql), keys };
+    let options = UndoOptions { dialect: wanted.dialect.unwrap_or(Dialect::Postgresql), keys, source: wanted.source.clone() };
     let selection = wanted.selection()?;
     let receipt = reader.receipt(Action::Read, "undo", serde_json::from_slice(&body).ok());
     let mut status = StatusCode::OK;

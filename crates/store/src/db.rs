@@ -243,6 +243,8 @@ pub trait CommitDb: Send + Sync + std::fmt::Debug {
     async fn forget_idempotency(&self, before: i64) -> Result<u64>;
     /// How far a source has been taken in.
     async fn position(&self, source: &str) -> Result<Option<String>>;
+    /// Names under which a position is kept, in order.
+    async fn position_names(&self) -> Result<Vec<String>>;
     /// All attached sources, by name.
     async fn capture_sources(&self) -> Result<Vec<CaptureSourceRow>>;
     /// Adds a source, or replaces what is known of it but for the time it was attached.

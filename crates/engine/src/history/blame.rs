@@ -2,7 +2,7 @@
 
 use super::document::{Document, is_masked, same_value};
 use super::rows::Row;
-use super::{CHANGE_COLUMNS, OF_ENTITY, after, changes_rows, instant, rfc3339, text};
+use super::{CHANGE_COLUMNS, Table, after, changes_rows, of_entity, rfc3339, until};
 use crate::error::Result;
 use crate::query::QueryEngine;
 use futures::TryStreamExt;
@@ -77,20 +77,23 @@ pub struct Blame {
 /// Who is answerable for each field of a row as of an instant (µs UTC): `None` if the log knows nothing of the row until then.
 ///
 /// # Errors
-/// As a query, see [`QueryEngine::sql`].
-pub async fn blame(query: &QueryEngine, table: &str, key: &str, time: i64) -> Result<Option<Blame>> {
+/// [`crate::EngineError::Parameter`] if the table is of several sources and none is named; else as a query, see [`QueryEngine::sql`].
+pub async fn blame<'a>(query: &QueryEngine, table: impl Into<Table<'a>>, key: &str, time: i64) -> Result<Option<Blame>> {
+    let table = table.into();
+    let (mut conditions, mut parameters) = of_entity(query, table, key).await?;
+    until(time, &mut conditions, &mut parameters);
     let sql = format!(
         "SELECT {CHANGE_COLUMNS}, max(id) OVER (PARTITION BY recorded_at, retention_years ORDER BY stream_index) AS place \
-         FROM audit.sys_audit_log WHERE {OF_ENTITY} AND changed_at <= $3 ORDER BY recorded_at, place, stream_index"
+         FROM audit.sys_audit_log WHERE {conditions} ORDER BY recorded_at, place, stream_index"
     );
-    let mut changes = query.sql(&sql, vec![text(table), text(key), instant(time)]).await?;
+    let mut changes = query.sql(&sql, parameters).await?;
     let mut fold = Fold::default();
     while let Some(batch) = changes.try_next().await? {
         for row in Row::all(&batch) {
             fold.apply(row)?;
         }
     }
-    Ok(fold.finish(table, key))
+    Ok(fold.finish(table.name, key))
 }
 
 #[derive(Default)]

@@ -13,6 +13,7 @@
 mod blame;
 mod document;
 mod rows;
+mod source;
 mod table;
 mod transaction;
 mod undo;
@@ -21,6 +22,8 @@ pub use blame::{Author, Blame, FieldBlame, blame};
 pub use document::FieldChange;
 pub(crate) use document::{Document as RowDocument, JSON_NULL, same_value, unwrapped};
 pub(crate) use rows::Row as LogRow;
+pub use source::Table;
+pub(crate) use source::{known_sources, of_source};
 pub use table::{TableAtOptions, TablePage, table_at};
 pub use transaction::{Transaction, TransactionChange, transaction};
 pub use undo::{Dialect, MAX_UNDO_RECORDS, Refusal, Selection, Undo, UndoOptions, undo};
@@ -34,6 +37,7 @@ use futures::TryStreamExt;
 use rows::{Row, damaged};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
+use source::narrow;
 
 /// Changes that a history returns unless it is told otherwise.
 pub const DEFAULT_HISTORY_LIMIT: usize = 1000;
@@ -135,20 +139,38 @@ pub struct State {
 /// The conditions that find the changes of one entity. The key stands in one IN list, so that bloom filters apply to it.
 const OF_ENTITY: &str = "table_name = $1 AND primary_key IN ($2, '', '*') AND (primary_key = $2 OR operation = 'TRUNCATE')";
 
+/// The conditions of a question for one entity, with their parameters.
+async fn of_entity(query: &QueryEngine, table: Table<'_>, key: &str) -> Result<(String, Vec<ScalarValue>)> {
+    let (mut conditions, mut parameters) = (OF_ENTITY.to_owned(), vec![text(table.name), text(key)]);
+    narrow(query, table, &mut conditions, &mut parameters).await?;
+    Ok((conditions, parameters))
+}
+
+/// Adds that a change was made until an instant.
+fn until(time: i64, conditions: &mut String, parameters: &mut Vec<ScalarValue>) {
+    parameters.push(instant(time));
+    conditions.push_str(&format!(" AND changed_at <= ${}", parameters.len()));
+}
+
 /// What a [`Change`] needs of a record.
 const CHANGE_COLUMNS: &str = "id, stream_index, recorded_at, retention_years, blockchain_hash, operation, old_values, new_values, changed_at, \
     changed_by, changed_by_username, ip_address, session_id, change_reason, business_context, workflow_instance_id, change_details, transaction_id, \
     source_position, correlation_id, attribution";
 
-/// The changes of one entity in commit order, with those of the table as a whole (`TRUNCATE`). `table` is the audited table, such as `case.hoso`.
+/// The changes of one entity in commit order, with those of the table as a whole (`TRUNCATE`).
 ///
 /// # Errors
-/// As a query, see [`QueryEngine::sql`].
-pub async fn entity_history(query: &QueryEngine, table: &str, key: &str, options: HistoryOptions) -> Result<Vec<Change>> {
-    let mut parameters = vec![text(table), text(key)];
+/// [`EngineError::Parameter`] if the table is of several sources and none is named; else as a query, see [`QueryEngine::sql`].
+pub async fn entity_history<'a>(
+    query: &QueryEngine,
+    table: impl Into<Table<'a>>,
+    key: &str,
+    options: HistoryOptions,
+) -> Result<Vec<Change>> {
+    let (conditions, mut parameters) = of_entity(query, table.into(), key).await?;
     let mut sql = format!(
         "SELECT {CHANGE_COLUMNS}, max(id) OVER (PARTITION BY recorded_at, retention_years ORDER BY stream_index) AS place \
-         FROM audit.sys_audit_log WHERE {OF_ENTITY}"
+         FROM audit.sys_audit_log WHERE {conditions}"
     );
     for (bound, comparison) in [(options.from, ">="), (options.to, "<")] {
         if let Some(bound) = bound {
@@ -227,14 +249,16 @@ impl<'a> Commits<'a> {
 /// The row with this key as of an instant (µs UTC): `None` if it did not exist then.
 ///
 /// # Errors
-/// As a query, see [`QueryEngine::sql`].
-pub async fn entity_at(query: &QueryEngine, table: &str, key: &str, time: i64) -> Result<Option<State>> {
+/// [`EngineError::Parameter`] if the table is of several sources and none is named; else as a query, see [`QueryEngine::sql`].
+pub async fn entity_at<'a>(query: &QueryEngine, table: impl Into<Table<'a>>, key: &str, time: i64) -> Result<Option<State>> {
+    let (mut conditions, mut parameters) = of_entity(query, table.into(), key).await?;
+    until(time, &mut conditions, &mut parameters);
     let sql = format!(
         "SELECT {}, max(id) OVER (PARTITION BY recorded_at, retention_years ORDER BY stream_index) AS place FROM audit.sys_audit_log \
-         WHERE {OF_ENTITY} AND changed_at <= $3 ORDER BY recorded_at, place, stream_index",
+         WHERE {conditions} ORDER BY recorded_at, place, stream_index",
         Fold::COLUMNS
     );
-    let mut changes = query.sql(&sql, vec![text(table), text(key), instant(time)]).await?;
+    let mut changes = query.sql(&sql, parameters).await?;
     let mut fold = Fold::default();
     while let Some(batch) = changes.try_next().await? {
         for row in Row::all(&batch) {

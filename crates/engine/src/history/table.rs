@@ -1,7 +1,8 @@
 //! All rows of a table as of an instant, page by page in key order, so that memory does not grow with the table.
 
 use super::rows::Row;
-use super::{Fold, State, instant, text};
+use super::source::narrow;
+use super::{Fold, State, Table, instant, text, until};
 use crate::error::Result;
 use crate::query::QueryEngine;
 use datafusion::common::ScalarValue;
@@ -38,9 +39,9 @@ pub struct TablePage {
 /// The rows of an audited table as of an instant (µs UTC), one page at a time.
 ///
 /// # Errors
-/// As a query, see [`QueryEngine::sql`].
-pub async fn table_at(query: &QueryEngine, table: &str, time: i64, options: &TableAtOptions) -> Result<TablePage> {
-    let scope = Scope::new(query, table, time).await?;
+/// [`crate::EngineError::Parameter`] if the table is of several sources and none is named; else as a query, see [`QueryEngine::sql`].
+pub async fn table_at<'a>(query: &QueryEngine, table: impl Into<Table<'a>>, time: i64, options: &TableAtOptions) -> Result<TablePage> {
+    let scope = Scope::new(query, table.into(), time).await?;
     let limit = options.limit.clamp(1, MAX_PAGE_KEYS);
     let keys = scope.keys(options.after.as_deref(), limit).await?;
     let (Some(first), Some(last)) = (keys.first(), keys.last()) else {
@@ -59,9 +60,10 @@ struct Scope<'a> {
 }
 
 impl<'a> Scope<'a> {
-    async fn new(query: &'a QueryEngine, table: &str, time: i64) -> Result<Self> {
-        let mut parameters = vec![text(table), instant(time)];
-        let mut conditions = "table_name = $1 AND changed_at <= $2".to_owned();
+    async fn new(query: &'a QueryEngine, table: Table<'_>, time: i64) -> Result<Self> {
+        let (mut conditions, mut parameters) = ("table_name = $1".to_owned(), vec![text(table.name)]);
+        until(time, &mut conditions, &mut parameters);
+        narrow(query, table, &mut conditions, &mut parameters).await?;
         let emptied = format!(
             "SELECT recorded_at, id, retention_years, stream_index FROM audit.sys_audit_log \
              WHERE {conditions} AND primary_key IN ('', '*') AND operation = 'TRUNCATE' ORDER BY recorded_at DESC, id DESC LIMIT 1"
@@ -69,12 +71,14 @@ impl<'a> Scope<'a> {
         let emptied = query.collect(&emptied, parameters.clone()).await?;
         if let Some(row) = emptied.iter().flat_map(Row::all).next() {
             parameters.push(instant(row.time("recorded_at")?));
+            let time = parameters.len();
             for name in ["retention_years", "stream_index", "id"] {
                 parameters.push(ScalarValue::from(row.number(name)?));
             }
-            conditions.push_str(
-                " AND recorded_at >= $3 AND (recorded_at > $3 OR CASE retention_years WHEN $4 THEN stream_index > $5 ELSE id > $6 END)",
-            );
+            let (years, index, id) = (time + 1, time + 2, time + 3);
+            conditions.push_str(&format!(
+                " AND recorded_at >= ${time} AND (recorded_at > ${time} OR CASE retention_years WHEN ${years} THEN stream_index > ${index} ELSE id > ${id} END)"
+            ));
         }
         conditions.push_str(" AND operation IN ('INSERT', 'UPDATE', 'DELETE', 'SNAPSHOT')");
         Ok(Self { query, conditions, parameters })

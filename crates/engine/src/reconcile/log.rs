@@ -1,7 +1,7 @@
 //! The rows of a table according to the log, in the order of keys, as the transactions of one instant left them.
 
 use crate::error::Result;
-use crate::history::{LogRow, RowDocument};
+use crate::history::{LogRow, RowDocument, known_sources, of_source};
 use crate::query::{QueryEngine, QueryStream};
 use arrow_array::RecordBatch;
 use datafusion::common::ScalarValue;
@@ -48,8 +48,9 @@ fn text(value: &str) -> ScalarValue {
 
 impl<'a> LogRows<'a> {
     pub(super) async fn open(query: &QueryEngine, source: &str, table: &LiveTable, includes: Includes<'a>) -> Result<Self> {
-        let mut parameters = vec![text(&table.name), text(&format!("{source}:"))];
-        let of_table = "table_name = $1 AND starts_with(source_position, $2)";
+        let mut parameters = vec![text(&table.name)];
+        let of_source = of_source(source, &known_sources(query).await?, &mut parameters);
+        let of_table = format!("table_name = $1 AND {of_source}");
         let emptied = format!(
             "SELECT recorded_at, stream_index, transaction_id, source_position FROM audit.sys_audit_log WHERE {of_table} AND primary_key IN ('', '*') \
              AND operation = 'TRUNCATE' ORDER BY recorded_at DESC, stream_index DESC"
@@ -61,7 +62,8 @@ impl<'a> LogRows<'a> {
                 if includes(row.text("transaction_id")?, row.text("source_position")?) {
                     parameters.push(ScalarValue::TimestampMicrosecond(Some(row.time("recorded_at")?), Some("UTC".into())));
                     parameters.push(ScalarValue::from(row.number("stream_index")?));
-                    conditions.push_str(" AND recorded_at >= $3 AND (recorded_at > $3 OR stream_index > $4)");
+                    let (time, index) = (parameters.len() - 1, parameters.len());
+                    conditions.push_str(&format!(" AND recorded_at >= ${time} AND (recorded_at > ${time} OR stream_index > ${index})"));
                     break 'search;
                 }
             }

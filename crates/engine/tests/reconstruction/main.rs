@@ -4,6 +4,7 @@
 mod blame;
 mod databases;
 mod refusals;
+mod sources;
 mod undo;
 
 use bytes::Bytes;
@@ -46,7 +47,7 @@ impl Log {
     }
 
     async fn undo_with(&self, selection: &Selection, dialect: Dialect, keys: &str) -> Option<Undo> {
-        let options = UndoOptions { dialect, keys: KeyHints::parse(keys).unwrap() };
+        let options = UndoOptions { dialect, keys: KeyHints::parse(keys).unwrap(), source: None };
         muniment_engine::history::undo(&self.query, selection, &options).await.unwrap()
     }
 }

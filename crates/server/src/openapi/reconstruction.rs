@@ -85,6 +85,7 @@ fn blame() -> Operation {
             parameter("path", "table", "The audited table, such as `case.hoso`.", json!({ "type": "string" })),
             parameter("path", "key", "Its primary key, percent-encoded.", json!({ "type": "string" })),
             parameter("query", "time", "As of this instant; now if absent.", reference("Time")),
+            parameter("query", "source", super::SOURCE, json!({ "type": "string" })),
         ],
         body: None,
         answers: vec![("200", json!({ "description": "The row.", "content": json_content(reference("Blame")) }))],
@@ -182,6 +183,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
                 "description": "One of `record`, `transaction`, or `user` or `user_id` with `from` and `to`.",
                 "properties": {
                     "record": integer, "transaction": string, "user": string, "user_id": integer, "from": string, "to": string,
+                    "source": { "type": "string", "description": "Only changes of this source: a script is for one database." },
                     "dialect": dialects, "key": { "type": "string", "description": "Key columns that rows don't show: `case.hoso:id`." },
                 },
             }),

@@ -299,6 +299,13 @@ impl CommitDb for SqliteDb {
             .map_err(StoreError::database("reading a position"))
     }
 
+    async fn position_names(&self) -> Result<Vec<String>> {
+        sqlx::query_scalar(sql!("select_position_names"))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(StoreError::database("reading the positions' names"))
+    }
+
     async fn capture_sources(&self) -> Result<Vec<CaptureSourceRow>> {
         sources::read(&self.readers).await
     }

@@ -9,6 +9,7 @@ mod plan;
 mod script;
 
 use super::rows::Row;
+use super::source::{known_sources, of_source, one_of, source_of};
 use super::{changes_rows, instant, text};
 use crate::error::{EngineError, Result};
 use crate::query::QueryEngine;
@@ -64,6 +65,8 @@ pub struct UndoOptions {
     pub dialect: Dialect,
     /// Key columns of tables, where the rows don't show which they are.
     pub keys: KeyHints,
+    /// Only records of this source. A script is for one database: without it, what a user did in several is refused.
+    pub source: Option<String>,
 }
 
 /// Why a record can't be taken back.
@@ -103,20 +106,26 @@ struct Selected {
     table: String,
     key: String,
     operation: String,
+    position: Option<String>,
 }
 
 /// Writes the script that takes back a selection. `None` if the selection has no change of a row.
 ///
 /// # Errors
-/// [`EngineError::Parameter`] if it is more than [`MAX_UNDO_RECORDS`]; else as a query, see [`QueryEngine::sql`].
+/// [`EngineError::Parameter`] if it is more than [`MAX_UNDO_RECORDS`], or of several sources; else as a query, see [`QueryEngine::sql`].
 pub async fn undo(query: &QueryEngine, selection: &Selection, options: &UndoOptions) -> Result<Option<Undo>> {
-    let mut selected = select(query, selection).await?;
+    let known = known_sources(query).await?;
+    let mut selected = select(query, selection, options.source.as_deref(), &known).await?;
     if !matches!(selection, Selection::Record(_)) {
         selected.retain(|record| record.operation != "SNAPSHOT");
     }
     if selected.is_empty() {
         return Ok(None);
     }
+    let sources: BTreeSet<&str> = selected.iter().filter_map(|record| source_of(record.position.as_deref()?, &known)).collect();
+    let sources: Vec<&str> = sources.into_iter().collect();
+    one_of(&sources, "the selection")?;
+    let source = options.source.as_deref().or(sources.first().copied()).map(|source| (source, known.as_slice()));
     let mut refusals: Vec<Refusal> = selected.iter().filter_map(of_no_row).collect();
     let mut planned: HashMap<i64, Planned> = HashMap::new();
     let ids: BTreeSet<i64> = selected.iter().map(|record| record.id).collect();
@@ -128,7 +137,7 @@ pub async fn undo(query: &QueryEngine, selection: &Selection, options: &UndoOpti
         let keys: Vec<&str> = keys.into_iter().collect();
         for keys in keys.chunks(KEYS_AT_ONCE) {
             let mut entities = Entities::new(table, keys, &ids, &options.keys);
-            for batch in histories(query, table, keys).await? {
+            for batch in histories(query, table, keys, source).await? {
                 Row::all(&batch).try_for_each(|row| entities.apply(row))?;
             }
             entities.finish(&mut planned, &mut refusals);
@@ -165,8 +174,8 @@ fn of_no_row(record: &Selected) -> Option<Refusal> {
 }
 
 /// The selected records in commit order.
-async fn select(query: &QueryEngine, selection: &Selection) -> Result<Vec<Selected>> {
-    let (condition, parameters) = match selection {
+async fn select(query: &QueryEngine, selection: &Selection, source: Option<&str>, known: &[String]) -> Result<Vec<Selected>> {
+    let (condition, mut parameters) = match selection {
         Selection::Record(id) => ("id = $1", vec![ScalarValue::from(*id)]),
         Selection::Transaction(id) => ("transaction_id = $1", vec![text(id)]),
         Selection::User { name: Some(name), from, to, .. } => {
@@ -179,10 +188,11 @@ async fn select(query: &QueryEngine, selection: &Selection) -> Result<Vec<Select
             return Err(EngineError::Parameter { name: "user", reason: "a name or a number is needed".to_owned() });
         }
     };
+    let source = source.map(|source| format!(" AND {}", of_source(source, known, &mut parameters))).unwrap_or_default();
     let sql = format!(
-        "SELECT id, table_name, primary_key, operation, stream_index, recorded_at, \
+        "SELECT id, table_name, primary_key, operation, source_position, stream_index, recorded_at, \
          max(id) OVER (PARTITION BY recorded_at, retention_years ORDER BY stream_index) AS place \
-         FROM audit.sys_audit_log WHERE {condition} ORDER BY recorded_at, place, stream_index LIMIT {}",
+         FROM audit.sys_audit_log WHERE {condition}{source} ORDER BY recorded_at, place, stream_index LIMIT {}",
         MAX_UNDO_RECORDS + 1
     );
     let mut selected = Vec::new();
@@ -192,6 +202,7 @@ async fn select(query: &QueryEngine, selection: &Selection) -> Result<Vec<Select
             table: row.required("table_name")?.to_owned(),
             key: row.required("primary_key")?.to_owned(),
             operation: row.required("operation")?.to_owned(),
+            position: row.some_text("source_position")?,
         });
     }
     if selected.len() > MAX_UNDO_RECORDS {
@@ -202,17 +213,23 @@ async fn select(query: &QueryEngine, selection: &Selection) -> Result<Vec<Select
 }
 
 /// The whole histories of some rows of a table, in commit order, with those of the table as a whole.
-async fn histories(query: &QueryEngine, table: &str, keys: &[&str]) -> Result<Vec<arrow_array::RecordBatch>> {
+async fn histories(
+    query: &QueryEngine,
+    table: &str,
+    keys: &[&str],
+    source: Option<(&str, &[String])>,
+) -> Result<Vec<arrow_array::RecordBatch>> {
     let mut parameters = vec![text(table)];
     let mut places = String::new();
     for key in keys {
         parameters.push(text(key));
         places.push_str(&format!("${}, ", parameters.len()));
     }
+    let source = source.map(|(source, known)| format!(" AND {}", of_source(source, known, &mut parameters))).unwrap_or_default();
     let sql = format!(
         "SELECT {}, change_details, max(id) OVER (PARTITION BY recorded_at, retention_years ORDER BY stream_index) AS place \
          FROM audit.sys_audit_log WHERE table_name = $1 AND primary_key IN ({places}'', '*') \
-         AND (primary_key IN ({places}NULL) OR operation IN ('TRUNCATE', 'DDL')) ORDER BY recorded_at, place, stream_index",
+         AND (primary_key IN ({places}NULL) OR operation IN ('TRUNCATE', 'DDL')){source} ORDER BY recorded_at, place, stream_index",
         super::Fold::COLUMNS
     );
     query.collect(&sql, parameters).await
