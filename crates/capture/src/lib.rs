@@ -13,6 +13,7 @@ pub mod open;
 pub mod plan;
 pub mod postgres;
 pub mod queue;
+pub mod remainder;
 pub mod row;
 mod source;
 

@@ -165,6 +165,18 @@ pub async fn plan_detach(spec: &SourceSpec<'_>) -> Result<Plan> {
     }
 }
 
+/// Has nothing more written to the source's queue, if it has one, as the plan for detaching says.
+///
+/// # Errors
+/// If the database refuses a statement.
+pub async fn end(spec: &SourceSpec<'_>, plan: &Plan) -> Result<()> {
+    match spec.kind {
+        POSTGRES_QUEUE => queue::postgres::end(spec.url, plan).await,
+        SQLITE => queue::sqlite::end(spec.url, plan).await,
+        _ => Ok(()),
+    }
+}
+
 /// Does what a plan says. The source must not be read any more.
 ///
 /// # Errors

@@ -122,6 +122,9 @@ pub struct Plan {
     pub name: String,
     /// What was found.
     pub findings: Vec<PlanFinding>,
+    /// Statements of a transaction before it, after which a queue gets nothing any more: when all that is in it has been read, the rest may go.
+    #[serde(default)]
+    pub before: Vec<Statement>,
     /// Statements of one transaction: all or none.
     pub transaction: Vec<Statement>,
     /// Statements after it, which can't be part of a transaction.
@@ -145,6 +148,16 @@ impl Plan {
     pub(crate) fn refuse_schema(&mut self) {
         let text = "it belongs to another role, who could remove or replace what attaching puts there: DROP SCHEMA muniment CASCADE first";
         self.find(Level::Refusal, "schema muniment", text);
+    }
+
+    /// Says what becomes of what is still in a queue that is detached.
+    pub(crate) fn find_waiting(&mut self, changes: i64, dead: i64) {
+        if changes > 0 {
+            self.find(Level::Note, "queue", format!("{changes} changes are not stored yet: they are read first"));
+        }
+        if dead > 0 {
+            self.find(Level::Warning, "queue", format!("{dead} dead letters are lost"));
+        }
     }
 
     /// Refuses a table whose primary key would not be recorded as it is: its rows could not be told apart.
@@ -172,9 +185,9 @@ impl Plan {
     /// The statements as a script that can be reviewed and run by hand, each with its reason.
     pub fn script(&self) -> String {
         let mut text = String::new();
-        if !self.transaction.is_empty() {
+        for transaction in [&self.before, &self.transaction].into_iter().filter(|statements| !statements.is_empty()) {
             text.push_str("BEGIN;\n");
-            self.transaction.iter().for_each(|statement| write_statement(statement, &mut text));
+            transaction.iter().for_each(|statement| write_statement(statement, &mut text));
             text.push_str("\nCOMMIT;\n");
         }
         self.after.iter().for_each(|statement| write_statement(statement, &mut text));

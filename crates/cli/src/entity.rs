@@ -7,7 +7,10 @@ use crate::data_folder;
 use crate::error::{CliError, Result};
 use crate::sql::print;
 use chrono::{DateTime, SecondsFormat};
-use muniment_engine::history::{Change, FieldChange, HistoryOptions, State, Table, TableAtOptions, entity_at, entity_history, table_at};
+use muniment_engine::history::{
+    Change, FieldChange, HistoryOptions, State, Table, TableAtOptions, entity_at, entity_history, table_at, tables_like,
+};
+use muniment_engine::query::QueryEngine;
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -18,9 +21,10 @@ const SHOWN_CHARS: usize = 160;
 pub async fn history(config: Config, options: History) -> Result<ExitCode> {
     let engine = data_folder::ask(&config).await?;
     let wanted = HistoryOptions { limit: usize::try_from(config.query.rows).unwrap_or(usize::MAX), ..HistoryOptions::default() };
-    let changes = entity_history(&engine, Table { name: &options.table, source: options.source.as_deref() }, &options.key, wanted).await?;
+    let table = Table { name: &options.table, source: options.source.as_deref() };
+    let changes = entity_history(&engine, table, &options.key, wanted).await?;
     if changes.is_empty() {
-        return Err(CliError::Usage(format!("there is no change of {} {}", options.table, options.key)));
+        return Err(unknown(&engine, table, Some(&options.key)).await);
     }
     if options.json {
         print_json(&changes)?;
@@ -30,6 +34,22 @@ pub async fn history(config: Config, options: History) -> Result<ExitCode> {
     changes.iter().for_each(|change| describe(change, &mut text));
     print(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Why there is nothing to show of a table or a row, and what may have been meant.
+pub async fn unknown(engine: &QueryEngine, table: Table<'_>, key: Option<&str>) -> CliError {
+    let found = match tables_like(engine, table.name).await {
+        Ok(found) => found,
+        Err(error) => return error.into(),
+    };
+    let mut text = format!("there is no change of {}", table.name);
+    for part in [key.map(|key| format!(" {key}")), table.source.map(|source| format!(" from {source}"))] {
+        text.push_str(&part.unwrap_or_default());
+    }
+    if !found.is_empty() && !found.iter().any(|name| name == table.name) {
+        text.push_str(&format!("; the log has {}", found.join(", ")));
+    }
+    CliError::Usage(text)
 }
 
 /// Who it was.
@@ -88,8 +108,12 @@ pub async fn at(config: Config, options: At) -> Result<ExitCode> {
     let table = Table { name: &options.table, source: options.source.as_deref() };
     if let Some(key) = &options.key {
         let state = entity_at(&engine, table, key, time).await?;
-        let absent = || CliError::Usage(format!("{} {key} did not exist at {}", options.table, shown_time(time)));
-        let state = state.ok_or_else(absent)?;
+        let Some(state) = state else {
+            if entity_history(&engine, table, key, HistoryOptions { limit: 1, ..HistoryOptions::default() }).await?.is_empty() {
+                return Err(unknown(&engine, table, Some(key)).await);
+            }
+            return Err(CliError::Usage(format!("{} {key} did not exist at {}", options.table, shown_time(time))));
+        };
         if options.json {
             print_json(&state)?;
         } else {
@@ -97,9 +121,10 @@ pub async fn at(config: Config, options: At) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let mut page = TableAtOptions::default();
+    let (mut page, mut empty) = (TableAtOptions::default(), true);
     loop {
         let rows = table_at(&engine, table, time, &page).await?;
+        empty &= rows.rows.is_empty();
         for state in &rows.rows {
             let going = if options.json { print_line(state)? } else { print(line(state).as_bytes())? };
             if !going {
@@ -108,7 +133,8 @@ pub async fn at(config: Config, options: At) -> Result<ExitCode> {
         }
         page.after = rows.next;
         if page.after.is_none() {
-            return Ok(ExitCode::SUCCESS);
+            let known = !empty || tables_like(&engine, &options.table).await?.contains(&options.table);
+            return if known { Ok(ExitCode::SUCCESS) } else { Err(unknown(&engine, table, None).await) };
         }
     }
 }

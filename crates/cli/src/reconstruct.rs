@@ -4,7 +4,7 @@ use crate::args::{Blame, Dialect, Transaction, Undo};
 use crate::columns::plain;
 use crate::config::Config;
 use crate::data_folder;
-use crate::entity::{describe, print_json, shortened, shown_time, shown_user};
+use crate::entity::{describe, print_json, shortened, shown_time, shown_user, unknown};
 use crate::error::{CliError, Result};
 use crate::sql::print;
 use muniment_capture::envelope::KeyHints;
@@ -16,8 +16,9 @@ use std::process::ExitCode;
 pub async fn blame(config: Config, options: Blame) -> Result<ExitCode> {
     let engine = data_folder::ask(&config).await?;
     let time = options.time.unwrap_or(i64::MAX);
-    let found = history::blame(&engine, Table { name: &options.table, source: options.source.as_deref() }, &options.key, time).await?;
-    let found = found.ok_or_else(|| CliError::Usage(format!("there is no change of {} {}", options.table, options.key)))?;
+    let table = Table { name: &options.table, source: options.source.as_deref() };
+    let found = history::blame(&engine, table, &options.key, time).await?;
+    let Some(found) = found else { return Err(unknown(&engine, table, Some(&options.key)).await) };
     if options.json {
         print_json(&found)?;
         return Ok(ExitCode::SUCCESS);

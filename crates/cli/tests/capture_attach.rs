@@ -48,10 +48,11 @@ async fn a_table_is_attached_captured_killed_and_detached() {
     let (script, found) = done(&data, &["attach", &url, "--table", "t", "--name", "pg:t", "--dry-run"]);
     assert!(script.contains("REPLICA IDENTITY FULL") && script.contains("pg_create_logical_replication_slot"), "{script}");
     assert!(found.contains("warning: max_slot_wal_keep_size"), "{found}");
-    assert!(done(&data, &["sources"]).0.contains("No other database is attached."));
+    assert!(!data.exists(), "a dry run made a data folder");
     let refused = run(&data, &["attach", &url, "--table", "missing", "--name", "pg:t"]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8(refused.stderr).unwrap().contains("refused: public.missing: there is no such table"));
+    assert!(done(&data, &["sources"]).0.contains("No other database is attached."));
 
     let (attached, _) = done(&data, &["attach", &url, "--table", "t", "--name", "pg:t", "--when-full", "stop-database"]);
     assert!(attached.starts_with("pg:t is attached."), "{attached}");
@@ -103,4 +104,51 @@ async fn a_table_is_attached_captured_killed_and_detached() {
     assert_eq!(left, 0);
     server.stop();
     assert!(verify(&data).0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn detaching_reads_first_what_is_waiting() {
+    let postgres = PostgresServer::start(&PostgresOptions::default()).unwrap();
+    let run_sql = async |sql: &str| postgres.execute(DATABASE, sql).await.unwrap();
+    run_sql("CREATE TABLE t (id int PRIMARY KEY)").await;
+    let folder = tempfile::tempdir().unwrap();
+    let (data, url) = (folder.path().join("data"), postgres.url(DATABASE));
+    let file = folder.path().join("app.db");
+    let app = sqlite_file(&file).await;
+    let sqlite = format!("sqlite:{}", file.display());
+    let mut expected = 0;
+    for (source, more) in [(&url, ["--mode", "replication"]), (&url, ["--mode", "queue"]), (&sqlite, ["--snapshot", "none"])] {
+        // The second time its numbers must not be those of the first.
+        for _ in 0..2 {
+            let mut attach = vec!["attach", source.as_str(), "--table", "t", "--name", "src:t", "--when-full", "stop-database"];
+            attach.extend(more);
+            done(&data, &attach);
+            let insert = "INSERT INTO t SELECT n FROM generate_series(1, 3000) n; DELETE FROM t";
+            if source.starts_with("sqlite") {
+                for statement in [
+                    "WITH RECURSIVE n (id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n WHERE id < 3000) INSERT INTO t SELECT id FROM n",
+                    "DELETE FROM t",
+                ] {
+                    sqlx::query(statement).execute(&app).await.unwrap();
+                }
+            } else {
+                run_sql(insert).await;
+            }
+            done(&data, &["detach", "src:t"]);
+            expected += 6000;
+            let counted = "SELECT count(*), count(DISTINCT source_position) FROM sys_audit_log WHERE table_name LIKE '%.t' AND operation IN ('INSERT', 'DELETE')";
+            assert_eq!(query(&data, counted), [format!("{expected},{expected}")], "{source} {more:?}");
+        }
+    }
+    let findings =
+        "SELECT event_type FROM security_audit_log WHERE event_type NOT IN ('CAPTURE_ATTACHED', 'CAPTURE_DETACHED', 'UNATTRIBUTED_WRITE')";
+    assert_eq!(query(&data, findings), Vec::<String>::new());
+}
+
+/// A file with the table `t`.
+async fn sqlite_file(file: &Path) -> sqlx::SqlitePool {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file).create_if_missing(true);
+    let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+    sqlx::query("CREATE TABLE t (id INTEGER PRIMARY KEY)").execute(&pool).await.unwrap();
+    pool
 }

@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use muniment_access::Action;
 use muniment_engine::EngineError;
-use muniment_engine::capture::{Actor, AttachRequest, Attachment, SourceStatus};
+use muniment_engine::capture::{Actor, AttachRequest, Attachment, Farewell, SourceStatus};
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -33,6 +33,9 @@ pub(crate) struct Wish {
     /// Detach without touching the source's database.
     #[serde(default)]
     forget: bool,
+    /// Detach without reading first what is not read yet.
+    #[serde(default)]
+    discard: bool,
     /// Who asks, for the record.
     by: Option<String>,
 }
@@ -95,7 +98,8 @@ pub(crate) async fn detach(
     if wish.dry_run {
         return Ok(Json(Attachment { plan: app.engine.plan_detach(&name).await?, source: None }));
     }
-    let detached = run(&app, move |app| async move { app.engine.detach(&name, wish.forget, &actor).await }).await?;
+    let farewell = Farewell::of(wish.forget, wish.discard);
+    let detached = run(&app, move |app| async move { app.engine.detach(&name, farewell, &actor).await }).await?;
     Ok(Json(detached))
 }
 

@@ -4,7 +4,7 @@ use crate::support::*;
 use muniment_capture::Source;
 use muniment_capture::health::Monitor;
 use muniment_capture::plan::AttachOptions;
-use muniment_capture::queue::postgres::{QueueMonitor, QueueOptions, QueueSource, apply, dead_letters, detach, plan};
+use muniment_capture::queue::postgres::{QueueMonitor, QueueOptions, QueueSource, apply, dead_letters, detach, end, plan};
 use serde_json::json;
 use std::time::Duration;
 
@@ -111,7 +111,7 @@ async fn what_is_stored_is_cleared_without_bloat() {
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     server.execute(DATABASE, "INSERT INTO t VALUES (-1, 0)").await.unwrap();
     store.go_on(&mut source).await;
-    let left = "SELECT 1000000 * (SELECT count(*) FROM muniment.sys_audit_queue_0) + (SELECT count(*) FROM muniment.sys_audit_queue_1)";
+    let left = "SELECT count(*) FROM muniment.queue_rows";
     // The database is told once a second.
     let waves = "SELECT count(*) FROM muniment.queue_wave";
     let begun = std::time::Instant::now();
@@ -131,7 +131,10 @@ async fn what_is_stored_is_cleared_without_bloat() {
 async fn a_row_that_cannot_be_recorded_becomes_a_dead_letter() {
     let (server, mut source) = attached(TABLE, &["t"]).await;
     server.execute(DATABASE, "INSERT INTO t VALUES (1, 0); INSERT INTO t VALUES (2, 0); INSERT INTO t VALUES (3, 0)").await.unwrap();
-    server.execute(DATABASE, "UPDATE muniment.sys_audit_queue_0 SET operation = 'SABOTAGE' WHERE id = 2").await.unwrap();
+    for half in [0, 1] {
+        let sabotage = format!("UPDATE muniment.sys_audit_queue_{half} SET operation = 'SABOTAGE' WHERE new_row ->> 'id' = '2'");
+        server.execute(DATABASE, &sabotage).await.unwrap();
+    }
     let mut store = Store::default();
     let mut failures = 0;
     while store.records.len() < 2 {
@@ -172,7 +175,7 @@ async fn a_row_that_cannot_be_recorded_becomes_a_dead_letter() {
     assert_eq!(store.brief("v"), ["INSERT 1 0", "INSERT 3 0"]);
     assert!(store.findings.iter().any(|finding| finding["event_type"] == "CAPTURE_GAP"));
     let [dead] = &dead_letters(&server.url(DATABASE)).await.unwrap()[..] else { panic!("one dead letter") };
-    assert_eq!((dead.id, dead.attempts, dead.table.as_str()), (2, 5, "public.t"));
+    assert_eq!((dead.attempts, dead.table.as_str()), (5, "public.t"));
     let row = "SELECT processing_attempts::int8 FROM muniment.sys_audit_queue WHERE is_dead AND NOT is_processed AND last_error LIKE '%SABOTAGE%'";
     assert_eq!(scalar(&server, row).await, 5);
 }
@@ -192,8 +195,8 @@ async fn new_and_renamed_tables_are_taken_in_and_dropped_ones_reported() {
     let mut store = Store::default();
     store.catch_up(&mut source(&server)).await;
     let all: Vec<_> = store.records.iter().map(|record| format!("{} {}", record.operation, record.table)).collect();
-    assert_eq!(all, ["DDL s.b", "INSERT s.b", "DDL s.c", "INSERT s.c", "DDL s.c", "DDL s.c"]);
-    assert_eq!(store.changes[5]["change_details"], "DROP TABLE s.c");
+    assert_eq!(all, ["DDL s.b", "INSERT s.b", "DDL s.b", "TRUNCATE s.b", "DDL s.c", "INSERT s.c", "DDL s.c", "DDL s.c", "TRUNCATE s.c"]);
+    assert_eq!(store.changes[7]["change_details"], "DROP TABLE s.c");
 }
 
 #[tokio::test]
@@ -234,9 +237,106 @@ async fn plans_refuse_and_detaching_leaves_nothing() {
     server.execute(DATABASE, "INSERT INTO t VALUES (1)").await.unwrap();
     let gone = detach(&url, "q").await.unwrap();
     assert!(gone.findings.iter().any(|finding| finding.text.starts_with("1 changes")));
+    end(&url, &gone).await.unwrap();
     apply(&url, &gone).await.unwrap();
     assert_eq!(scalar(&server, "SELECT count(*) FROM pg_namespace WHERE nspname = 'muniment'").await, 0);
     let left = "SELECT (SELECT count(*) FROM pg_trigger WHERE tgname LIKE '%muniment%') + (SELECT count(*) FROM pg_event_trigger)";
     assert_eq!(scalar(&server, left).await, 0);
     server.execute(DATABASE, "INSERT INTO t VALUES (2)").await.unwrap();
+}
+
+/// Rows of a table in the log: what every key's last record leaves, after the last time the table was emptied.
+fn replayed(store: &Store, table: &str) -> std::collections::BTreeMap<String, serde_json::Value> {
+    let mut rows = std::collections::BTreeMap::new();
+    for change in store.changes.iter().filter(|change| change["table_name"] == table) {
+        let key = change["primary_key"].as_str().unwrap().to_owned();
+        match change["operation"].as_str().unwrap() {
+            "INSERT" | "UPDATE" => drop(rows.insert(key, change["new_values"].clone())),
+            "DELETE" => drop(rows.remove(&key)),
+            "TRUNCATE" => rows.clear(),
+            _ => {}
+        }
+    }
+    rows
+}
+
+#[tokio::test]
+async fn tables_that_are_altered_while_changes_wait() {
+    let (server, mut source) = attached("CREATE TABLE t (id int PRIMARY KEY, at timestamp, bytes bytea)", &["public.*"]).await;
+    server
+        .execute(
+            DATABASE,
+            "INSERT INTO t VALUES (1, '2026-01-01 10:00', '\\x00ff'), (2, NULL, NULL);
+             ALTER TABLE t RENAME COLUMN id TO number; UPDATE t SET at = '2026-01-02 10:00' WHERE number = 1;
+             ALTER TABLE t ADD COLUMN code text; UPDATE t SET code = 'c' || number;
+             ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD PRIMARY KEY (code); DELETE FROM t WHERE number = 2;
+             ALTER TABLE t RENAME TO u; INSERT INTO u VALUES (3, NULL, NULL, 'c3');
+             CREATE TABLE gone (id int PRIMARY KEY, at timestamp); INSERT INTO gone VALUES (7, '2026-01-01 10:00'); DROP TABLE gone",
+        )
+        .await
+        .unwrap();
+    let mut store = Store::default();
+    store.catch_up(&mut source).await;
+    let keys: Vec<String> = store
+        .changes
+        .iter()
+        .filter(|change| change["operation"] != "DDL")
+        .map(|change| [&change["operation"], &change["table_name"], &change["primary_key"]].map(|value| value.as_str().unwrap()).join(" "))
+        .collect();
+    let expected = [
+        "INSERT public.t 1",
+        "INSERT public.t 2",
+        "UPDATE public.t 1",
+        "UPDATE public.t 2",
+        "UPDATE public.t 1",
+        "DELETE public.t c2",
+        "TRUNCATE public.t *",
+        "INSERT public.u c3",
+        "INSERT public.gone 7",
+        "TRUNCATE public.gone *",
+    ];
+    assert_eq!(keys, expected);
+    let first = &store.changes[0]["new_values"];
+    assert_eq!((first["at"].as_str(), first["bytes"].as_str()), (Some("2026-01-01 10:00:00"), Some("\\x00ff")));
+    let gone = store.changes.iter().find(|change| change["table_name"] == "public.gone" && change["operation"] == "INSERT").unwrap();
+    assert_eq!(gone["new_values"]["at"], "2026-01-01 10:00:00", "its columns are known though it is gone");
+    assert!(replayed(&store, "public.t").is_empty() && replayed(&store, "public.gone").is_empty());
+    server.execute(DATABASE, "SELECT muniment.queue_refresh()").await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    store.go_on(&mut source).await;
+}
+
+#[tokio::test]
+async fn keys_that_are_passed_on_in_one_statement() {
+    let (server, mut source) = attached("CREATE TABLE t (id int PRIMARY KEY DEFERRABLE, v int)", &["t"]).await;
+    server.execute(DATABASE, "INSERT INTO t SELECT n, n FROM generate_series(1, 5000) n; UPDATE t SET id = id + 1").await.unwrap();
+    server
+        .execute(
+            DATABASE,
+            "BEGIN; UPDATE t SET id = -id WHERE id < 4; UPDATE t SET v = 0 WHERE id = -2; UPDATE t SET id = -id WHERE id < 0; COMMIT",
+        )
+        .await
+        .unwrap();
+    let mut store = Store::default();
+    store.catch_up(&mut source).await;
+    let rows = replayed(&store, "public.t");
+    assert_eq!(rows.len(), 5000);
+    for (key, row) in rows {
+        assert_eq!(key, row["id"].to_string());
+        let expected = if key == "2" { 0 } else { row["id"].as_i64().unwrap() - 1 };
+        assert_eq!(row["v"], expected, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_trigger_that_was_disabled_is_reported_and_enabled_by_attaching_again() {
+    let (server, mut source) = attached(TABLE, &["t"]).await;
+    server.execute(DATABASE, r#"ALTER TABLE t DISABLE TRIGGER "00_muniment_row"; INSERT INTO t VALUES (1, 0)"#).await.unwrap();
+    let mut store = Store::default();
+    store.catch_up(&mut source).await;
+    assert!(store.findings.iter().any(|finding| finding["event_type"] == "CAPTURE_BYPASSED"), "{:?}", store.findings);
+    attach(&server, &options(&["t"])).await;
+    server.execute(DATABASE, "INSERT INTO t VALUES (2, 0)").await.unwrap();
+    store.go_on(&mut source).await;
+    assert_eq!(store.brief("id").last().map(String::as_str), Some("INSERT 2 2"));
 }

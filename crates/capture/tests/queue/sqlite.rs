@@ -2,7 +2,7 @@
 
 use crate::support::Store;
 use muniment_capture::plan::AttachOptions;
-use muniment_capture::queue::sqlite::{SqliteOptions, SqliteQueueSource, apply, attach_on, describe, detach, plan};
+use muniment_capture::queue::sqlite::{SqliteOptions, SqliteQueueSource, apply, attach_on, describe, detach, end, plan};
 use muniment_testkit::workload::{Random, Replay};
 use serde_json::json;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
@@ -199,7 +199,9 @@ async fn the_queue_is_emptied_and_detaching_leaves_nothing() {
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM muniment_audit_queue").fetch_one(&mut client).await.unwrap();
     assert_eq!(left, 0);
     drop(source);
-    apply(&database.url(), &detach(&database.url(), "q").await.unwrap()).await.unwrap();
+    let gone = detach(&database.url(), "q").await.unwrap();
+    end(&database.url(), &gone).await.unwrap();
+    apply(&database.url(), &gone).await.unwrap();
     let names: i64 =
         sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE name LIKE '%muniment%'").fetch_one(&mut client).await.unwrap();
     assert_eq!(names, 0);

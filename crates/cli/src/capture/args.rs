@@ -1,6 +1,6 @@
 //! Arguments of `attach`, `detach` and `sources`.
 
-use crate::config::parse_size;
+use crate::config::parse_server_size;
 use clap::{Args, ValueEnum};
 use muniment_capture::open::Mode;
 use muniment_capture::plan::{AttachOptions, Baseline, Fallback, Identity, WhenFull};
@@ -84,7 +84,7 @@ pub struct Attach {
     #[arg(long, value_enum, default_value = "initial")]
     pub snapshot: SnapshotArgument,
     /// Most WAL that the server keeps for slots that fall behind, such as 20GB: sets max_slot_wal_keep_size for the whole server
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_server_size)]
     pub max_slot_wal_keep: Option<u64>,
     /// What gives way if nobody reads the changes for long
     #[arg(long, value_enum)]
@@ -157,6 +157,9 @@ pub struct Detach {
     /// Leave the database as it is: for one that is gone
     #[arg(long, conflicts_with = "dry_run")]
     pub forget: bool,
+    /// Give up what is not read yet, instead of reading it first
+    #[arg(long)]
+    pub discard: bool,
     /// Ask this server, even if the data folder is free
     #[arg(long, value_name = "URL")]
     pub server: Option<String>,

@@ -9,8 +9,10 @@ use crate::error::{CliError, Result};
 use crate::ingest::client::Client;
 use crate::logging;
 use args::{Attach, Detach, Sources};
+use muniment_capture::open;
+use muniment_capture::plan::Plan;
 use muniment_capture::queue::sqlserver::{self, SqlServerTable};
-use muniment_engine::capture::{Actor, AttachRequest, Attachment, SourceStatus};
+use muniment_engine::capture::{Actor, AttachRequest, Attachment, Farewell, SourceStatus};
 use muniment_engine::{Engine, EngineError};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -22,6 +24,11 @@ pub async fn attach(config: Config, options: Attach) -> Result<ExitCode> {
     logging::start(&config, "warn")?;
     let Some(url) = options.url.clone() else { return print_dialect(&options) };
     let request = AttachRequest { url, mode: options.mode(), options: options.options() };
+    // To say what would be done takes no data folder, and makes none.
+    if options.dry_run && options.server.is_none() && data_folder::must_exist(config.data()).is_err() {
+        let plan = open::plan_attach(&request.url, request.mode, &request.options, false).await.map_err(EngineError::from)?;
+        return show_plan(&plan);
+    }
     let writer = writer(&config, options.server.clone()).await?;
     let planned = plan(&writer, &request).await;
     let outcome = match planned {
@@ -41,16 +48,11 @@ async fn plan(writer: &Writer, request: &AttachRequest) -> Result<Attachment> {
 
 async fn apply(writer: &Writer, request: AttachRequest, planned: Attachment, dry_run: bool) -> Result<ExitCode> {
     let plan = planned.plan;
+    if dry_run {
+        return show_plan(&plan);
+    }
     eprint!("{}", show::findings(&plan));
-    if dry_run {
-        print!("-- {} {}{}", plan.name, show::tables(&plan).replace('\n', "\n-- ").trim_end_matches("-- "), plan.script());
-    }
-    if plan.permitted().is_err() {
-        return Err(CliError::Usage(format!("{} can't be attached as it is; see above", plan.name)));
-    }
-    if dry_run {
-        return Ok(ExitCode::SUCCESS);
-    }
+    permitted(&plan)?;
     eprint!("attaching {}, {}", plan.name, show::tables(&plan));
     let captures = matches!(writer, Writer::Server(_));
     match writer {
@@ -61,6 +63,18 @@ async fn apply(writer: &Writer, request: AttachRequest, planned: Attachment, dry
     if !captures {
         println!("Its database keeps changes until they are read: start `muniment serve` now.");
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn permitted(plan: &Plan) -> Result<()> {
+    plan.permitted().map_err(|_| CliError::Usage(format!("{} can't be attached as it is; see above", plan.name)))
+}
+
+/// Says what attaching would do.
+fn show_plan(plan: &Plan) -> Result<ExitCode> {
+    eprint!("{}", show::findings(plan));
+    print!("-- {} {}{}", plan.name, show::tables(plan).replace('\n', "\n-- ").trim_end_matches("-- "), plan.script());
+    permitted(plan)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -85,9 +99,10 @@ async fn detach_through(writer: &Writer, options: &Detach) -> Result<ExitCode> {
     let name = &options.name;
     let done: Attachment = match writer {
         Writer::Here(engine) if options.dry_run => Attachment { plan: engine.plan_detach(name).await?, source: None },
-        Writer::Here(engine) => engine.detach(name, options.forget, &actor()).await?,
+        Writer::Here(engine) => engine.detach(name, Farewell::of(options.forget, options.discard), &actor()).await?,
         Writer::Server(url) => {
-            let path = format!("/api/v1/sources/{name}?dry_run={}&forget={}{}", options.dry_run, options.forget, by());
+            let path =
+                format!("/api/v1/sources/{name}?dry_run={}&forget={}&discard={}{}", options.dry_run, options.forget, options.discard, by());
             ask(url, "DELETE", &path, None).await?
         }
     };

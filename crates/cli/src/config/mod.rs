@@ -8,7 +8,7 @@ mod units;
 pub use reference::reference;
 use settings::AccessMode as Mode;
 pub use settings::{LogFormat, Settings};
-pub use units::{parse_duration, parse_size};
+pub use units::{parse_duration, parse_server_size};
 
 use crate::args::Flags;
 use figment::providers::{Env, Format, Serialized, Toml};

@@ -79,8 +79,16 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A size as it is written on the command line, in bytes.
-pub fn parse_size(text: &str) -> Result<u64, String> {
+fn parse_size(text: &str) -> Result<u64, String> {
     text.parse::<Size>().map(|size| size.0)
+}
+
+/// A size as PostgreSQL's settings have them, in bytes: its `GB` are those of 1,024 MB.
+pub fn parse_server_size(text: &str) -> Result<u64, String> {
+    match text.trim().strip_suffix(['B', 'b']) {
+        Some(rest) if rest.ends_with(|unit: char| "kKmMgGtT".contains(unit)) => parse_size(&format!("{rest}iB")),
+        _ => parse_size(text),
+    }
 }
 
 impl fmt::Display for Size {
@@ -169,6 +177,14 @@ mod tests {
         for text in ["", "MiB", "-1", "1.5 GiB", "3 parsecs", "99999999999 TiB"] {
             assert!(text.parse::<Size>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn sizes_as_a_server_has_them() {
+        for (text, bytes) in [("20GB", 20 << 30), ("512 MB", 512 << 20), ("8kB", 8192), ("1 GiB", 1 << 30), ("100B", 100), ("7", 7)] {
+            assert_eq!(parse_server_size(text), Ok(bytes), "{text}");
+        }
+        assert!(parse_server_size("B").is_err());
     }
 
     #[test]

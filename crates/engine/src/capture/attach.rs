@@ -2,23 +2,29 @@
 
 use super::batch::FINDINGS;
 use super::registers::REGISTERS_SOURCE;
+use super::runner::Running;
 use super::{SourceStatus, position_name};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::ingest::{IngestRequest, SourcePosition};
 use muniment_capture::open::{self, SourceSpec};
 use muniment_capture::plan::{AttachOptions, Plan};
+use muniment_capture::remainder::Remainder;
 use muniment_model::Format;
 use muniment_store::db::CaptureSourceRow;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 pub(super) const ATTACHING: &str = "attaching";
 pub(super) const ATTACHED: &str = "attached";
 pub(super) const DETACHING: &str = "detaching";
 /// Most bytes of a source's URL.
 const URL_BYTES: usize = 4096;
+/// How long what a source still has may take when it is detached, and how often is looked.
+const READ_REMAINDER: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 pub use muniment_capture::open::Mode;
 
@@ -49,6 +55,29 @@ pub struct Actor {
     pub name: Option<String>,
     /// Address that the request came from.
     pub address: Option<IpAddr>,
+}
+
+/// What becomes of what a source has that is detached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Farewell {
+    /// It is read first.
+    #[default]
+    Complete,
+    /// What is not read yet is lost.
+    Discard,
+    /// The same, and the database stays as it is, for one that is gone.
+    Forget,
+}
+
+impl Farewell {
+    /// What somebody wishes who may say both.
+    pub fn of(forget: bool, discard: bool) -> Self {
+        match (forget, discard) {
+            (true, _) => Self::Forget,
+            (false, true) => Self::Discard,
+            (false, false) => Self::Complete,
+        }
+    }
 }
 
 /// What attaching or detaching did.
@@ -143,23 +172,54 @@ impl Engine {
         Ok(open::plan_detach(&spec(&row)).await?)
     }
 
-    /// Detaches a source: what was set up in its database is removed. `forget` leaves the database as it is, for one that is gone.
+    /// Detaches a source: what it still has to hand out is stored, and what was set up in its database is removed.
     ///
     /// # Errors
-    /// If the database refuses; then detaching can be repeated.
-    pub async fn detach(self: &Arc<Self>, name: &str, forget: bool, actor: &Actor) -> Result<Attachment> {
+    /// If the database refuses, or what it has can't be read in time; then detaching can be repeated.
+    pub async fn detach(self: &Arc<Self>, name: &str, farewell: Farewell, actor: &Actor) -> Result<Attachment> {
         let _changing = self.captures().changing.lock().await;
         let mut row = self.source_row(name).await?.ok_or_else(|| EngineError::NotFound(format!("source {name}")))?;
-        let plan = if forget { Plan::new(name) } else { open::plan_detach(&spec(&row)).await? };
+        let is_left = farewell == Farewell::Forget;
+        let plan = if is_left { Plan::new(name) } else { open::plan_detach(&spec(&row)).await? };
         row.state = DETACHING.to_owned();
         self.store().db().put_capture_source(&row).await?;
+        if !is_left {
+            open::end(&spec(&row), &plan).await?;
+        }
+        if farewell == Farewell::Complete {
+            self.read_remainder(&row).await?;
+        }
         self.stop_source(name).await;
-        if !forget {
+        if !is_left {
             open::apply_detach(&spec(&row), &plan).await?;
         }
         self.record("CAPTURE_DETACHED", &row, &options_of(&row)?.tables, actor, true).await?;
         self.store().db().remove_capture_source(name).await?;
         Ok(Attachment { plan, source: None })
+    }
+
+    /// Waits until what a source has is stored; in a task of its own if this engine doesn't capture.
+    async fn read_remainder(self: &Arc<Self>, row: &CaptureSourceRow) -> Result<()> {
+        let Some(mut remainder) = Remainder::of(&spec(row)).await? else { return Ok(()) };
+        let own = (!self.captures().has(&row.name)).then(|| Running::start(self, row.clone()));
+        let began = Instant::now();
+        let outcome = loop {
+            let position = self.store().db().position(&position_name(&row.name)).await?.unwrap_or_default();
+            match remainder.is_stored(&position).await {
+                Ok(false) if began.elapsed() < READ_REMAINDER => tokio::time::sleep(LOOK_EVERY).await,
+                Ok(false) => {
+                    let seconds = READ_REMAINDER.as_secs();
+                    let reason = format!("what {} still has could not be read within {seconds} s: detach again, or discard it", row.name);
+                    break Err(EngineError::Refused(reason));
+                }
+                Ok(true) => break Ok(()),
+                Err(error) => break Err(error.into()),
+            }
+        };
+        if let Some(own) = own {
+            own.stop().await;
+        }
+        outcome
     }
 
     async fn source_row(&self, name: &str) -> Result<Option<CaptureSourceRow>> {

@@ -9,7 +9,7 @@ mod registers;
 mod runner;
 mod status;
 
-pub use attach::{Actor, AttachRequest, Attachment, Mode, without_password};
+pub use attach::{Actor, AttachRequest, Attachment, Farewell, Mode, without_password};
 pub use status::{SourceState, SourceStatus};
 
 use crate::engine::Engine;
@@ -57,6 +57,11 @@ impl Captures {
         if let Some(all) = &mut *self.running.lock().unwrap_or_else(PoisonError::into_inner) {
             all.insert(name.to_owned(), running());
         }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.as_ref().is_some_and(|all| all.contains_key(name))
     }
 
     fn remove(&self, name: &str) -> Option<Running> {

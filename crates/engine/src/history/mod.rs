@@ -22,7 +22,7 @@ pub use blame::{Author, Blame, FieldBlame, blame};
 pub use document::FieldChange;
 pub(crate) use document::{Document as RowDocument, JSON_NULL, same_value, unwrapped};
 pub(crate) use rows::Row as LogRow;
-pub use source::Table;
+pub use source::{Table, tables_like};
 pub(crate) use source::{known_sources, of_source};
 pub use table::{TableAtOptions, TablePage, table_at};
 pub use transaction::{Transaction, TransactionChange, transaction};
@@ -34,6 +34,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use datafusion::common::ScalarValue;
 use document::{Document, differences};
 use futures::TryStreamExt;
+use muniment_capture::key_text;
 use rows::{Row, damaged};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -141,7 +142,8 @@ const OF_ENTITY: &str = "table_name = $1 AND primary_key IN ($2, '', '*') AND (p
 
 /// The conditions of a question for one entity, with their parameters.
 async fn of_entity(query: &QueryEngine, table: Table<'_>, key: &str) -> Result<(String, Vec<ScalarValue>)> {
-    let (mut conditions, mut parameters) = (OF_ENTITY.to_owned(), vec![text(table.name), text(key)]);
+    // A key that is longer than the log keeps stands there in short.
+    let (mut conditions, mut parameters) = (OF_ENTITY.to_owned(), vec![text(table.name), text(&key_text(&[Some(key)]))]);
     narrow(query, table, &mut conditions, &mut parameters).await?;
     Ok((conditions, parameters))
 }

@@ -23,6 +23,19 @@ impl<'a> From<&'a str> for Table<'a> {
     }
 }
 
+/// Tables of the log whose names, schema aside, are like this one but for case and quotes: what somebody may have meant. At most six, in order.
+///
+/// # Errors
+/// As a query, see [`QueryEngine::sql`].
+pub async fn tables_like(query: &QueryEngine, name: &str) -> Result<Vec<String>> {
+    let plain = name.replace('"', "").to_lowercase();
+    let last = plain.rsplit('.').next().unwrap_or_default();
+    let sql = "SELECT DISTINCT table_name FROM audit.sys_audit_log WHERE lower(table_name) = $1 OR ends_with(lower(table_name), $2) \
+               ORDER BY table_name LIMIT 6";
+    let batches = query.collect(sql, vec![text(last), text(&format!(".{last}"))]).await?;
+    batches.iter().flat_map(Row::all).map(|row| Ok(row.required("table_name")?.to_owned())).collect()
+}
+
 /// The sources that the log has had, attached or sending envelopes over HTTP; longer names first, since one may be the beginning of another.
 pub(crate) async fn known_sources(query: &QueryEngine) -> Result<Vec<String>> {
     let prefixes = [position_name(""), format!("{}:", Format::Debezium.name()), format!("{}:", Format::Wal2Json.name())];

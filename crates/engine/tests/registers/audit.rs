@@ -155,7 +155,7 @@ async fn the_registers_are_a_source_that_stays() {
     let sources = scene.engine.sources().await.unwrap();
     assert_eq!(sources.iter().map(|source| (source.name.as_str(), source.kind.as_str())).collect::<Vec<_>>(), [("muniment", "registers")]);
     let actor = muniment_engine::capture::Actor { name: None, address: None };
-    let detached = scene.engine.detach("muniment", false, &actor).await;
+    let detached = scene.engine.detach("muniment", muniment_engine::capture::Farewell::Complete, &actor).await;
     assert!(detached.unwrap_err().to_string().contains("always captured"));
     scene.engine.shutdown().await.unwrap();
 }

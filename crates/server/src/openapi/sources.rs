@@ -25,6 +25,7 @@ pub(super) fn operations() -> Vec<Operation> {
     let list = json!({ "description": "The sources.", "content": json_content(json!({ "type": "array", "items": reference("Source") })) });
     let one = json!({ "description": "The source.", "content": json_content(reference("Source")) });
     let forget = parameter("query", "forget", "Leave the source's database as it is, since it is gone.", json!({ "type": "boolean" }));
+    let discard = parameter("query", "discard", "Give up what is not read yet, instead of reading it first.", json!({ "type": "boolean" }));
     vec![
         Operation {
             answers: vec![("200", list)],
@@ -44,7 +45,7 @@ pub(super) fn operations() -> Vec<Operation> {
             ..operation("get", each, "source", "One attached source, and what it is doing")
         },
         Operation {
-            parameters: vec![name(), dry_run(), forget, by()],
+            parameters: vec![name(), dry_run(), forget, discard, by()],
             answers: vec![done("200", "Detached, or what would be done.")],
             codes: SOURCE_CODES,
             ..operation("delete", each, "detach", "Detaches a source; only for clients on the same machine")

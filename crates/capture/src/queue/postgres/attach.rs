@@ -177,14 +177,20 @@ fn pattern_text(pattern: &TablePattern) -> String {
     format!("{schema}.{table}")
 }
 
+fn impatient() -> Statement {
+    let why = "Whoever waits for a lock holds up the application behind it: better to give up and try again.";
+    Statement::new("SET LOCAL lock_timeout = '3s'", why)
+}
+
 fn install(facts: &Facts, plan: &mut Plan) {
+    plan.transaction.push(impatient());
     let mut add = |sql: &str, why: &str| plan.transaction.push(Statement::new(sql, why));
-    add("SET LOCAL lock_timeout = '3s'", "Whoever waits for a lock holds up the application behind it: better to give up and try again.");
     add("CREATE SCHEMA IF NOT EXISTS muniment", "Everything that Muniment adds is in this schema, but for the triggers.");
     add(INSTALL_AT_WORK, "How it says that it changes tables itself.");
     let quiet = quiet();
     add(&quiet.sql, &quiet.why);
     if facts.is_queued {
+        add("DROP TABLE IF EXISTS muniment.queue_ending", "It may have been about to be detached.");
         return;
     }
     add(include_str!("sql/install_tables.sql"), "The queue, and what is known of its reader.");
@@ -220,6 +226,7 @@ fn register(options: &AttachOptions, patterns: &[TablePattern], plan: &mut Plan)
     let sql = values.iter().fold(include_str!("sql/record_queue.sql").to_owned(), |text, (place, value)| text.replace(place, value));
     plan.transaction.push(Statement::new(sql, "The source and its patterns."));
     plan.transaction.push(Statement::new("SELECT muniment.queue_refresh()", format!("Triggers on {}.", plan.tables.join(", "))));
+    plan.transaction.push(Statement::new("SELECT muniment.queue_enable()", "Triggers that were disabled meanwhile are enabled."));
     Ok(())
 }
 
@@ -230,17 +237,32 @@ fn register(options: &AttachOptions, patterns: &[TablePattern], plan: &mut Plan)
 pub async fn apply(url: &str, plan: &Plan) -> Result<()> {
     plan.permitted()?;
     let mut connection = Server::parse(url)?.connect().await?;
-    let mut transaction = connection.begin().await.map_err(CaptureError::database("beginning"))?;
-    for statement in plan.transaction.iter().chain(&plan.after) {
-        let text = AssertSqlSafe(statement.sql.clone());
-        sqlx::raw_sql(text).execute(&mut *transaction).await.map_err(CaptureError::database(statement.why.clone()))?;
-    }
-    transaction.commit().await.map_err(CaptureError::database("committing"))?;
+    run(&mut connection, &plan.transaction).await?;
     let _ = connection.close().await;
     Ok(())
 }
 
-/// What detaching will do: triggers, queue and schema go. Changes that were not read yet are lost with them, and said to be.
+/// Takes the triggers away, so that nothing more is written to the queue, as the plan for detaching says.
+///
+/// # Errors
+/// If the database refuses a statement.
+pub async fn end(url: &str, plan: &Plan) -> Result<()> {
+    let mut connection = Server::parse(url)?.connect().await?;
+    run(&mut connection, &plan.before).await?;
+    let _ = connection.close().await;
+    Ok(())
+}
+
+async fn run(connection: &mut PgConnection, statements: &[Statement]) -> Result<()> {
+    let mut transaction = connection.begin().await.map_err(CaptureError::database("beginning"))?;
+    for statement in statements {
+        let text = AssertSqlSafe(statement.sql.clone());
+        sqlx::raw_sql(text).execute(&mut *transaction).await.map_err(CaptureError::database(statement.why.clone()))?;
+    }
+    transaction.commit().await.map_err(CaptureError::database("committing"))
+}
+
+/// What detaching will do: the triggers go; then, when what is queued has been read, queue and schema.
 ///
 /// # Errors
 /// If the database can't be asked, or has no queue of this name.
@@ -256,24 +278,33 @@ pub async fn detach(url: &str, name: &str) -> Result<Plan> {
     if !known.fetch_one(&mut connection).await.map_err(doing())? {
         return Err(CaptureError::Refused(format!("the trigger queue of this database is not read as {name}")));
     }
-    let pending = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM muniment.sys_audit_queue WHERE NOT is_processed");
-    let pending = pending.fetch_one(&mut connection).await.map_err(doing())?;
-    if pending > 0 {
-        plan.find(Level::Warning, "queue", format!("{pending} changes are not stored yet, or are dead letters: they are lost"));
-    }
+    let (pending, dead) = waiting(&mut connection).await?;
+    plan.find_waiting(pending, dead);
     let rows = sqlx::query(include_str!("sql/select_triggers.sql")).fetch_all(&mut connection).await.map_err(doing())?;
     let _ = connection.close().await;
-    plan.transaction.push(quiet());
+    plan.before.push(impatient());
+    plan.before.push(quiet());
+    plan.before.push(Statement::new(include_str!("sql/end_queue.sql"), "Nobody puts the triggers back."));
     for row in rows {
         let text = |name: &str| row.try_get::<String, _>(name).map_err(doing());
         let (schema, table, trigger) = (text("schema_name")?, text("table_name")?, text("trigger_name")?);
         plan.tables.push(format!("{schema}.{table}"));
         let sql = format!("DROP TRIGGER IF EXISTS \"{trigger}\" ON {}", qualified(&schema, &table));
-        plan.transaction.push(Statement::new(sql, "Changes are not captured any more."));
+        plan.before.push(Statement::new(sql, "Changes are not captured any more."));
     }
+    plan.transaction.push(quiet());
     plan.tables.dedup();
     plan.find(Level::Warning, "context functions", "muniment.context() goes, too: an application that still calls it will fail");
     plan.transaction.push(Statement::new(include_str!("sql/remove_queue.sql"), "The queue goes, and what reads and writes it."));
     plan.transaction.push(remove_schema());
     Ok(plan)
+}
+
+/// Changes in the queue that are not stored yet, and dead letters.
+pub(crate) async fn waiting(connection: &mut PgConnection) -> Result<(i64, i64)> {
+    let doing = || CaptureError::database("looking at the queue");
+    let text =
+        "SELECT count(*) FILTER (WHERE NOT is_dead), count(*) FILTER (WHERE is_dead) FROM muniment.sys_audit_queue WHERE NOT is_processed";
+    let row = sqlx::query(text).fetch_one(connection).await.map_err(doing())?;
+    Ok((row.try_get(0).map_err(doing())?, row.try_get(1).map_err(doing())?))
 }

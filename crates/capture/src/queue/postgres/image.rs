@@ -99,6 +99,11 @@ impl Image {
         row_json(written.map(|(_, column, text)| (&column.row, text.as_deref().map_or(Value::Null, Value::Text))), out);
     }
 
+    /// Whether it has all of these columns.
+    pub fn has(&self, columns: &[String]) -> bool {
+        columns.iter().all(|name| self.members.iter().any(|(_, column, _)| column.row.name == *name))
+    }
+
     /// Texts of the key's columns; without a key, of all columns.
     pub fn key(&self, columns: &[String]) -> Cow<'_, str> {
         let texts: Vec<Option<&str>> = if columns.is_empty() {

@@ -1,6 +1,7 @@
 //! Rows of the queue, turned into lines of `sys_audit_log` and findings.
 
 use super::image::{Image, Shape};
+use super::shapes::Shapes;
 use crate::change::{LineHead, LineTail, Operation};
 use crate::error::{CaptureError, Result};
 use crate::finding::{Finding, FindingKind};
@@ -9,7 +10,6 @@ use crate::source::Batch;
 use serde::Deserialize;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
-use std::collections::HashMap;
 
 /// A row of the queue.
 #[derive(Clone, Debug, Default)]
@@ -65,25 +65,31 @@ struct Ddl {
     tag: String,
     statement: Option<String>,
     rewritten: bool,
+    /// Whether there is no table of the name any more.
+    gone: bool,
 }
 
 /// A batch under construction.
 pub(super) struct Lines<'a> {
     source: &'a str,
     known_applications: &'a [String],
-    shapes: &'a HashMap<String, Shape>,
+    shapes: &'a Shapes,
     batch: Batch,
     unattributed: Unattributed,
     /// The transaction that the batch before has told of already, if it goes on here.
     told: Option<String>,
     tail: Option<(QueueRow, LineTail)>,
     last_at: i64,
+    /// Rows that came under other keys in a run of such changes: they come after all those of the run have left theirs, since one may take over another's.
+    moved: Vec<u8>,
+    /// Transaction and table of the run.
+    run: Option<(String, String)>,
 }
 
 impl<'a> Lines<'a> {
-    pub fn new(source: &'a str, known_applications: &'a [String], shapes: &'a HashMap<String, Shape>, told: Option<String>) -> Self {
+    pub fn new(source: &'a str, known_applications: &'a [String], shapes: &'a Shapes, told: Option<String>) -> Self {
         let (batch, unattributed) = (Batch::default(), Unattributed::default());
-        Self { source, known_applications, shapes, batch, unattributed, told, tail: None, last_at: 0 }
+        Self { source, known_applications, shapes, batch, unattributed, told, tail: None, last_at: 0, moved: Vec::new(), run: None }
     }
 
     /// Adds a row. If it can't be recorded, nothing of it is added.
@@ -93,22 +99,43 @@ impl<'a> Lines<'a> {
             self.bury(row);
             return Ok(());
         }
-        let before = self.batch.changes.len();
+        if !self.continues(row) {
+            self.end_run();
+        }
+        let before = (self.batch.changes.len(), self.moved.len());
         let added = self.write(row);
         if added.is_err() {
-            self.batch.changes.truncate(before);
+            self.batch.changes.truncate(before.0);
+            self.moved.truncate(before.1);
         }
         self.batch.records += added?;
         Ok(())
     }
 
+    /// Whether a row may belong to a run of changes of keys that must not be torn apart.
+    pub fn continues(&self, row: &QueueRow) -> bool {
+        let same = |(transaction, table): &(String, String)| *transaction == row.transaction && *table == row.table;
+        row.operation == "UPDATE" && !row.is_dead && self.run.as_ref().is_some_and(same)
+    }
+
+    /// Whether the last row was one of a run of changes of keys.
+    pub fn is_in_run(&self) -> bool {
+        self.run.is_some()
+    }
+
+    fn end_run(&mut self) {
+        self.run = None;
+        self.batch.changes.append(&mut self.moved);
+    }
+
     pub fn finish(mut self) -> Batch {
+        self.end_run();
         self.unattributed.finish(self.source, self.last_at, &mut self.batch.findings);
         self.batch
     }
 
     pub fn bytes(&self) -> usize {
-        self.batch.changes.len()
+        self.batch.changes.len() + self.moved.len()
     }
 
     fn bury(&mut self, row: &QueueRow) {
@@ -185,8 +212,12 @@ impl<'a> Lines<'a> {
         let ddl: Ddl = serde_json::from_str(row.new.as_deref().unwrap_or("{}"))
             .map_err(|error| CaptureError::Malformed(format!("a note of DDL is not valid: {error}")))?;
         let details = ddl.statement.as_deref().unwrap_or(&ddl.tag);
-        let records =
+        let mut records =
             self.line(row, LineParts { operation: Operation::Ddl, key: "*", old: None, new: None, details: Some(details), ordinal: 0 });
+        if ddl.gone {
+            let operation = Operation::Truncate;
+            records += self.line(row, LineParts { operation, key: "*", old: None, new: None, details: Some(details), ordinal: 1 });
+        }
         if ddl.rewritten {
             let reason = format!("transaction {} rewrote the table's rows without row changes; it needs a new baseline", row.transaction);
             self.finding(FindingKind::CaptureBypassed, row, &reason);
@@ -196,9 +227,16 @@ impl<'a> Lines<'a> {
 
     fn write_row(&mut self, row: &QueueRow, operation: Operation) -> Result<usize> {
         let unknown = Shape::default();
-        let shape = self.shapes.get(&row.table).unwrap_or(&unknown);
-        let parse = |text: &Option<String>| text.as_deref().map(|text| Image::parse(shape, text)).transpose();
-        let (old, new) = (parse(&row.old)?, parse(&row.new)?);
+        let mut known = self.shapes.of(&row.table, row.id);
+        let mut shape = known.next().unwrap_or(&unknown);
+        let (mut old, mut new) = images(row, shape)?;
+        // Where no event trigger tells when a table was altered, its images do.
+        while ![&old, &new].into_iter().flatten().all(|image| image.has(&shape.key))
+            && let Some(other) = known.next()
+        {
+            shape = other;
+            (old, new) = images(row, shape)?;
+        }
         let written = |image: &Image| {
             let mut out = Vec::new();
             image.write(&mut out);
@@ -211,6 +249,7 @@ impl<'a> Lines<'a> {
                 let (old_key, new_key) = (old.key(&shape.key), new.key(&shape.key));
                 let details = old.changed(new, &row.masked);
                 if old_key == new_key {
+                    self.end_run();
                     let details = Some(details.as_str()).filter(|details| !details.is_empty());
                     return Ok(self.line(row, LineParts { operation, key: &new_key, old: old_json, new: new_json, details, ordinal: 0 }));
                 }
@@ -220,10 +259,14 @@ impl<'a> Lines<'a> {
                     LineParts { operation: Operation::Delete, key: &old_key, old: old_json, new: None, details: Some(&to), ordinal: 0 },
                 );
                 let from = format!("key changed from {old_key}; {details}");
+                let start = self.batch.changes.len();
                 self.line(
                     row,
                     LineParts { operation: Operation::Insert, key: &new_key, old: None, new: new_json, details: Some(&from), ordinal: 1 },
                 );
+                self.moved.extend_from_slice(&self.batch.changes[start..]);
+                self.batch.changes.truncate(start);
+                self.run = Some((row.transaction.clone(), row.table.clone()));
                 Ok(2)
             }
             (Operation::Insert, None, Some(image)) | (Operation::Delete, Some(image), None) => {
@@ -247,6 +290,12 @@ impl<'a> Lines<'a> {
     }
 }
 
+/// The row before and after.
+fn images(row: &QueueRow, shape: &Shape) -> Result<(Option<Image>, Option<Image>)> {
+    let parse = |text: &Option<String>| text.as_deref().map(|text| Image::parse(shape, text)).transpose();
+    Ok((parse(&row.old)?, parse(&row.new)?))
+}
+
 /// What differs from line to line of one row.
 struct LineParts<'a> {
     operation: Operation,
@@ -254,6 +303,6 @@ struct LineParts<'a> {
     old: Option<&'a [u8]>,
     new: Option<&'a [u8]>,
     details: Option<&'a str>,
-    /// 1 for the second line of a change of the key.
+    /// 1 for the second line of a change of the key, and of a table that is gone.
     ordinal: u8,
 }

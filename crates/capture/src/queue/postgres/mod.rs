@@ -14,6 +14,7 @@ mod reader;
 mod shapes;
 mod time;
 
-pub use attach::{apply, detach, plan};
+pub(crate) use attach::waiting;
+pub use attach::{apply, detach, end, plan};
 pub use health::QueueMonitor;
 pub use reader::{DeadLetter, QueueOptions, QueueSource, dead_letters};

@@ -1,9 +1,8 @@
 //! Reads the queue, wave by wave.
 
-use super::image::Shape;
 use super::lines::{Lines, QueueRow};
 use super::position::Position;
-use super::shapes;
+use super::shapes::{self, Shapes};
 use crate::error::{CaptureError, Result};
 use crate::finding::{Finding, FindingKind};
 use crate::postgres::Server;
@@ -12,7 +11,7 @@ use crate::source::Batch;
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -20,6 +19,8 @@ use tokio::time::Instant;
 const FETCH: usize = 200;
 /// Bytes of rows after which a batch is full.
 const BATCH_BYTES: usize = 8 << 20;
+/// Bytes of rows after which a batch ends even within a run of changes of keys.
+const RUN_BYTES: usize = 256 << 20;
 /// How often is looked whether the triggers are all there.
 const HEALTH: Duration = Duration::from_secs(30);
 /// How often is looked whether a half of the queue can be emptied.
@@ -80,7 +81,7 @@ pub struct QueueReader {
     transaction: Option<String>,
     rows: VecDeque<QueueRow>,
     exhausted: bool,
-    shapes: Option<HashMap<String, Shape>>,
+    shapes: Option<Shapes>,
     looked: Option<Instant>,
     cleared: Option<Instant>,
     looks: u32,
@@ -227,10 +228,16 @@ impl QueueReader {
             self.control = Some(control);
         }
         let shapes = self.shapes.take().unwrap_or_default();
-        let mut lines = Lines::new(&self.options.name, &self.options.known_applications, &shapes, self.transaction.clone());
+        let options = self.options.clone();
+        let mut lines = Lines::new(&options.name, &options.known_applications, &shapes, self.transaction.clone());
         let (mut taken, mut failed) = (0, None);
-        for row in self.rows.iter().take(self.options.batch) {
-            if taken > 0 && lines.bytes() >= BATCH_BYTES {
+        loop {
+            if taken == self.rows.len() && !self.exhausted && lines.is_in_run() {
+                self.fetch().await?;
+            }
+            let Some(row) = self.rows.get(taken) else { break };
+            let full = taken >= options.batch || (taken > 0 && lines.bytes() >= BATCH_BYTES);
+            if full && (!lines.continues(row) || lines.bytes() >= RUN_BYTES) {
                 break;
             }
             if let Err(error) = lines.add(row) {
@@ -260,7 +267,7 @@ impl QueueReader {
     }
 
     fn knows(&self, table: &str) -> bool {
-        self.shapes.as_ref().is_some_and(|shapes| shapes.contains_key(table))
+        self.shapes.as_ref().is_some_and(|shapes| shapes.knows(table))
     }
 
     /// Notes that a row could not be recorded; after enough attempts it becomes a dead letter, and the rest goes on.
@@ -318,6 +325,11 @@ impl QueueReader {
     async fn health(&mut self) -> Result<Option<Batch>> {
         let doing = || CaptureError::database("looking at the triggers");
         let mut control = self.control().await?;
+        let ending = sqlx::query_scalar::<_, bool>("SELECT to_regclass('muniment.queue_ending') IS NOT NULL");
+        if ending.fetch_one(&mut control).await.map_err(doing())? {
+            (self.control, self.looked) = (Some(control), Some(Instant::now()));
+            return Ok(None);
+        }
         let mut findings = Vec::new();
         for row in sqlx::query(include_str!("sql/select_bypassed.sql")).fetch_all(&mut control).await.map_err(doing())? {
             let (resource, reason): (String, String) = (row.try_get("resource").map_err(doing())?, row.try_get("reason").map_err(doing())?);

@@ -1,4 +1,4 @@
-//! The audited tables' columns and their types, as the catalog has them now.
+//! The audited tables' keys, columns and their types, as they were when a change was made.
 
 use super::image::{Column, Form, MAX_LEVELS, Shape};
 use crate::error::{CaptureError, Result};
@@ -19,32 +19,50 @@ struct Type {
     fields: Vec<u32>,
 }
 
-/// Reads the shapes of all audited tables, by name.
-pub(super) async fn load(connection: &mut PgConnection) -> Result<HashMap<String, Shape>> {
+/// What tables are like, and were like for earlier changes.
+#[derive(Debug, Default)]
+pub(super) struct Shapes(HashMap<String, Vec<(Option<i64>, Shape)>>);
+
+impl Shapes {
+    /// Whether a table of this name is known.
+    pub fn knows(&self, table: &str) -> bool {
+        self.0.contains_key(table)
+    }
+
+    /// What a table was like for a change of this number: the shapes that come into question, the likeliest first.
+    pub fn of(&self, table: &str, number: i64) -> impl Iterator<Item = &Shape> {
+        let known = self.0.get(table).map(Vec::as_slice).unwrap_or_default();
+        let since = known.partition_point(|(until, _)| until.is_some_and(|until| until <= number));
+        known[since..].iter().chain(known[..since].iter().rev()).map(|(_, shape)| shape)
+    }
+}
+
+/// Reads the shapes of all audited tables.
+pub(super) async fn load(connection: &mut PgConnection) -> Result<Shapes> {
     let doing = || CaptureError::database("reading the audited tables' columns");
     let rows = sqlx::query(include_str!("sql/select_shapes.sql")).fetch_all(&mut *connection).await.map_err(doing())?;
-    let mut wanted = HashSet::new();
-    for row in &rows {
-        wanted.extend(row.try_get::<Option<Oid>, _>("type").map_err(doing())?.map(|oid| oid.0));
-    }
-    let types = types(connection, wanted).await?;
-    let mut shapes: HashMap<String, (u32, Shape)> = HashMap::new();
+    let mut described = Vec::with_capacity(rows.len());
     for row in rows {
-        let relation = row.try_get::<Oid, _>("relation").map_err(doing())?.0;
-        let name: String = row.try_get("table_name").map_err(doing())?;
-        let entry = shapes.entry(name).or_default();
-        if entry.0 != relation {
-            *entry = (relation, Shape { key: row.try_get("key_columns").map_err(doing())?, ..Shape::default() });
-        }
-        let masked: Vec<String> = row.try_get("masked").map_err(doing())?;
-        let (name, oid): (Option<String>, Option<Oid>) = (row.try_get("name").map_err(doing())?, row.try_get("type").map_err(doing())?);
-        if let (Some(name), Some(oid)) = (name, oid) {
-            let is_masked = masked.contains(&name);
-            let is_generated = row.try_get("is_generated").map_err(doing())?;
-            entry.1.push(Column { is_generated, ..Column::new(name, form(&types, oid.0, 0), is_masked) });
-        }
+        let columns: String = row.try_get("columns").map_err(doing())?;
+        let columns: Vec<(String, u32, bool)> = serde_json::from_str(&columns)
+            .map_err(|error| CaptureError::Malformed(format!("the columns of a table in the queue are not valid: {error}")))?;
+        described.push((row, columns));
     }
-    Ok(shapes.into_iter().map(|(name, (_, shape))| (name, shape)).collect())
+    let wanted = described.iter().flat_map(|(_, columns)| columns.iter().map(|(_, oid, _)| *oid)).collect();
+    let types = types(connection, wanted).await?;
+    let mut shapes = Shapes::default();
+    for (row, columns) in described {
+        let masked: Vec<String> = row.try_get("masked").map_err(doing())?;
+        let mut shape = Shape { key: row.try_get("key_columns").map_err(doing())?, ..Shape::default() };
+        for (name, oid, is_generated) in columns {
+            let is_masked = masked.contains(&name);
+            shape.push(Column { is_generated, ..Column::new(name, form(&types, oid, 0), is_masked) });
+        }
+        let table: String = row.try_get("table_name").map_err(doing())?;
+        let until: Option<i64> = row.try_get("until").map_err(doing())?;
+        shapes.0.entry(table).or_default().push((until, shape));
+    }
+    Ok(shapes)
 }
 
 /// The types, and those that they are made of.

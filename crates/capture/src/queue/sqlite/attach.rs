@@ -15,7 +15,7 @@ const OLDEST_VERSION: &str = "3.38";
 const BUSY: Duration = Duration::from_secs(20);
 
 /// Connection to an existing file, named by its path or as `sqlite:path`.
-pub(super) async fn connect(url: &str) -> Result<SqliteConnection> {
+pub(crate) async fn connect(url: &str) -> Result<SqliteConnection> {
     let url = if url.starts_with("sqlite:") { url.to_owned() } else { format!("sqlite:{url}") };
     let options = SqliteConnectOptions::from_str(&url).map_err(CaptureError::database("reading the URL of a database file"))?;
     let options = options.create_if_missing(false).busy_timeout(BUSY).foreign_keys(true);
@@ -94,8 +94,10 @@ pub async fn plan(url: &str, options: &AttachOptions) -> Result<Plan> {
     plan.find(Level::Note, "REPLACE", text);
     plan.transaction
         .push(Statement::new(include_str!("sql/install.sql"), "The queue, and the table by which a transaction says who acts."));
-    let known = "INSERT INTO muniment_audit_state (name, schema_version) VALUES ";
-    plan.transaction.push(Statement::new(format!("{known}({}, 0) ON CONFLICT (name) DO NOTHING", literal(&plan.name)), "The reader."));
+    let why = "Numbers begin with the time in µs: what is attached again doesn't use one twice.";
+    plan.transaction.push(Statement::new(include_str!("sql/begin_numbers.sql"), why));
+    let known = include_str!("sql/install_reader.sql").replace("{name}", &literal(&plan.name));
+    plan.transaction.push(Statement::new(known, "The reader."));
     for table in tables {
         plan.tables.push(format!("main.{}", table.name));
         plan.transaction.extend(table_statements(&table));
@@ -168,9 +170,21 @@ pub async fn audit(url: &str, tables: &[TableDescription]) -> Result<()> {
 /// If something is in the way, or the database refuses a statement.
 pub async fn apply(url: &str, plan: &Plan) -> Result<()> {
     plan.permitted()?;
+    run(url, &plan.transaction).await
+}
+
+/// Takes the triggers away, so that nothing more is written to the queue, as the plan for detaching says.
+///
+/// # Errors
+/// If the database refuses a statement.
+pub async fn end(url: &str, plan: &Plan) -> Result<()> {
+    run(url, &plan.before).await
+}
+
+async fn run(url: &str, statements: &[Statement]) -> Result<()> {
     let mut connection = connect(url).await?;
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(doing("beginning"))?;
-    for statement in &plan.transaction {
+    for statement in statements {
         let text = AssertSqlSafe(statement.sql.clone());
         sqlx::raw_sql(text).execute(&mut *transaction).await.map_err(CaptureError::database(statement.why.clone()))?;
     }
@@ -179,24 +193,26 @@ pub async fn apply(url: &str, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// What detaching will do: triggers and queue go.
+/// What detaching will do: the triggers go; then, when what is queued has been read, the queue.
 ///
 /// # Errors
 /// If the file can't be read, or has no queue.
 pub async fn detach(url: &str, name: &str) -> Result<Plan> {
     let mut plan = Plan::new(name);
     let mut connection = connect(url).await?;
-    let pending = "SELECT (SELECT count(*) FROM muniment_audit_queue q WHERE q.is_dead OR q.id > (SELECT processed FROM muniment_audit_state WHERE name = ?))";
-    let pending: i64 = sqlx::query_scalar(pending).bind(name).fetch_one(&mut connection).await.map_err(doing("looking at the queue"))?;
-    if pending > 0 {
-        plan.find(Level::Warning, "queue", format!("{pending} changes are not stored yet, or are dead letters: they are lost"));
-    }
+    let pending = "SELECT count(*) FILTER (WHERE NOT q.is_dead AND q.id > (SELECT processed FROM muniment_audit_state WHERE name = ?)), \
+                   count(*) FILTER (WHERE q.is_dead) FROM muniment_audit_queue q";
+    let row = sqlx::query(pending).bind(name).fetch_one(&mut connection).await.map_err(doing("looking at the queue"))?;
+    plan.find_waiting(row.get(0), row.get(1));
+    let ending = "UPDATE muniment_audit_state SET schema_version = -1";
+    plan.before.push(Statement::new(ending, "Nobody puts the triggers back."));
     let triggers =
         "SELECT name, tbl_name FROM sqlite_schema WHERE type = 'trigger' AND name LIKE 'muniment\\_%' ESCAPE '\\' ORDER BY tbl_name, name";
     for row in sqlx::query(triggers).fetch_all(&mut connection).await.map_err(doing("listing triggers"))? {
         let (trigger, table): (String, String) = (row.get("name"), row.get("tbl_name"));
         plan.tables.push(format!("main.{table}"));
-        plan.transaction.push(Statement::new(format!("DROP TRIGGER {}", identifier(&trigger)), "Changes are not captured any more."));
+        let sql = format!("DROP TRIGGER IF EXISTS {}", identifier(&trigger));
+        plan.before.push(Statement::new(sql, "Changes are not captured any more."));
     }
     plan.tables.dedup();
     plan.transaction.push(Statement::new(include_str!("sql/remove.sql"), "Nothing of Muniment's stays."));

@@ -17,6 +17,8 @@ use tempfile::TempDir;
 pub(crate) struct SqliteLive {
     tables: Vec<LiveTable>,
     newest: i64,
+    /// Whether all of them had been processed.
+    is_empty: bool,
     copy: SqliteConnection,
     _folder: TempDir,
 }
@@ -36,6 +38,8 @@ impl SqliteLive {
         let mut reading = file.begin().await.map_err(doing("beginning"))?;
         let newest = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'muniment_audit_queue'), 0)";
         let newest: i64 = sqlx::query_scalar(newest).fetch_one(&mut *reading).await.map_err(doing("looking at the queue"))?;
+        let processed = sqlx::query_scalar("SELECT max(processed) FROM muniment_audit_state");
+        let processed: Option<i64> = processed.fetch_one(&mut *reading).await.map_err(doing("looking at the queue"))?;
         let rows = sqlx::query("SELECT table_name, excluded, masked FROM muniment_audit_table ORDER BY table_name");
         let rows = rows.fetch_all(&mut *reading).await.map_err(doing("reading the list of tables"))?;
         let mut tables = Vec::new();
@@ -50,7 +54,7 @@ impl SqliteLive {
             tables.push(LiveTable { name: format!("main.{}", table.name), has_key: !table.key.is_empty(), optional: Vec::new() });
         }
         drop(reading);
-        Ok(Self { tables, newest, copy, _folder: folder })
+        Ok(Self { tables, newest, is_empty: processed.unwrap_or_default() >= newest, copy, _folder: folder })
     }
 }
 
@@ -74,7 +78,7 @@ async fn copy_table(file: &mut SqliteConnection, table: &TableDescription, numbe
 }
 
 /// Number of a queued change in a position: `12`, `12.1` for the second record of a changed key, `12#…` for a finding after it.
-fn number(position: &str) -> Option<i64> {
+pub(crate) fn number(position: &str) -> Option<i64> {
     position.split(['.', '#']).next()?.parse().ok()
 }
 
@@ -89,7 +93,7 @@ impl Live for SqliteLive {
     }
 
     async fn is_reached(&mut self, position: &str) -> Result<bool> {
-        Ok(self.newest == 0 || number(position).is_some_and(|number| number >= self.newest))
+        Ok(self.is_empty || number(position).is_some_and(|number| number >= self.newest))
     }
 
     fn includes(&self) -> Includes {

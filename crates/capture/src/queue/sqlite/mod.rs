@@ -13,7 +13,8 @@ mod live;
 mod reader;
 mod triggers;
 
-pub use attach::{apply, attach_on, audit, describe, detach, plan};
-pub(crate) use live::SqliteLive;
+pub(crate) use attach::connect;
+pub use attach::{apply, attach_on, audit, describe, detach, end, plan};
+pub(crate) use live::{SqliteLive, number};
 pub use reader::{SqliteOptions, SqliteQueueSource};
 pub use triggers::{TableDescription, trigger_sql, trigger_statements};

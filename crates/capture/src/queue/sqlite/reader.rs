@@ -121,6 +121,8 @@ impl SqliteReader {
             .fetch_all(&mut *transaction)
             .await
             .map_err(&failed)?;
+        let ending = "SELECT EXISTS (SELECT 1 FROM muniment_audit_state WHERE schema_version < 0)";
+        let ending: bool = sqlx::query_scalar(ending).fetch_one(&mut *transaction).await.map_err(&failed)?;
         let mut tables = HashMap::new();
         let mut found = Vec::new();
         for row in rows {
@@ -130,6 +132,10 @@ impl SqliteReader {
             (table.excluded, table.masked) = (list("excluded"), list("masked"));
             let (gone, was_gone) = (table.columns.is_empty(), row.get::<bool, _>("is_gone"));
             let changed = table.columns != list("columns") || was_gone;
+            if ending {
+                tables.insert(format!("main.{name}"), table);
+                continue;
+            }
             if !gone && !changed {
                 found.extend(missing_triggers(&mut transaction, &table).await?.map(|reason| (name.clone(), reason)));
             }
@@ -301,7 +307,9 @@ impl Queue for SqliteReader {
         let text = "SELECT coalesce((SELECT processed FROM muniment_audit_state WHERE name = ?), 0), coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'muniment_audit_queue'), 0)";
         let row = sqlx::query(text).bind(&self.options.name).fetch_one(&mut connection).await.map_err(doing("looking at the queue"))?;
         let (processed, newest): (i64, i64) = (row.get(0), row.get(1));
-        if self.position < processed || self.position > newest {
+        if position.is_none() {
+            self.position = processed;
+        } else if self.position < processed || self.position > newest {
             let reason = format!(
                 "position {} is not in the queue, which has {processed} to {newest}: one of both was restored; reading goes on at {processed}",
                 self.position

@@ -14,6 +14,7 @@ AS $$
 DECLARE
     touched oid[];
     rewritten oid[];
+    former text[];
 BEGIN
     IF EXISTS (SELECT FROM muniment.at_work WHERE transaction_id = pg_current_xact_id()) THEN
         RETURN;
@@ -27,6 +28,11 @@ BEGIN
     END IF;
     rewritten := ARRAY(SELECT c.oid FROM pg_class c WHERE c.oid::text = ANY (string_to_array(current_setting('muniment.rewritten', true), ',')));
     PERFORM set_config('muniment.rewritten', '', true);
+    SELECT array_agg(q.table_name) INTO former
+    FROM muniment.queue_table q JOIN pg_class c ON c.oid = q.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE q.relation = ANY (touched) AND q.table_name <> n.nspname || '.' || c.relname;
+    PERFORM muniment.queue_note(name, 'DDL', NULL, json_build_object('tag', tg_tag, 'statement', left(current_query(), 4000), 'gone', true), NULL)
+    FROM unnest(former) name;
     PERFORM muniment.queue_refresh();
     PERFORM muniment.queue_note(q.table_name, 'DDL', NULL,
         json_build_object('tag', tg_tag, 'statement', left(current_query(), 4000), 'rewritten', bool_or(coalesce(member.oid = ANY (rewritten), false))), NULL)
@@ -43,14 +49,21 @@ $$;
 CREATE OR REPLACE FUNCTION muniment.queue_on_drop() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    gone record;
 BEGIN
     IF to_regclass('muniment.queue_table') IS NULL OR EXISTS (SELECT FROM muniment.at_work WHERE transaction_id = pg_current_xact_id()) THEN
         RETURN;
     END IF;
-    PERFORM muniment.queue_note(q.table_name, 'DDL', NULL,
-        json_build_object('tag', tg_tag, 'statement', left(current_query(), 4000), 'dropped', true), NULL)
-    FROM muniment.queue_table q
-    JOIN pg_event_trigger_dropped_objects() d ON d.classid = 'pg_class'::regclass AND d.objsubid = 0 AND d.objid = q.relation;
+    FOR gone IN
+        SELECT q.relation, q.table_name
+        FROM muniment.queue_table q
+        JOIN pg_event_trigger_dropped_objects() d ON d.classid = 'pg_class'::regclass AND d.objsubid = 0 AND d.objid = q.relation
+    LOOP
+        PERFORM muniment.queue_remember(gone.relation);
+        DELETE FROM muniment.queue_table WHERE relation = gone.relation;
+        PERFORM muniment.queue_note(gone.table_name, 'DDL', NULL, json_build_object('tag', tg_tag, 'statement', left(current_query(), 4000), 'gone', true), NULL);
+    END LOOP;
 EXCEPTION WHEN OTHERS THEN
     RAISE WARNING 'muniment: % could not be reported: %', tg_tag, SQLERRM;
 END

@@ -1,3 +1,30 @@
+-- Keeps what a table is like, or was until now, for the changes that are still in the queue.
+CREATE OR REPLACE FUNCTION muniment.queue_remember(known oid) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO muniment.queue_shape (table_name, until, key_columns, masked, columns)
+    SELECT t.table_name, nextval('muniment.queue_id'), t.key_columns, t.masked, t.columns FROM muniment.queue_table t WHERE t.relation = known
+$$;
+
+-- Enables triggers that somebody has disabled. Run when attaching: that they are disabled is a finding as long as nobody does.
+CREATE OR REPLACE FUNCTION muniment.queue_enable() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    m record;
+BEGIN
+    FOR m IN
+        SELECT n.nspname, c.relname, g.tgname
+        FROM muniment.queue_table q
+        CROSS JOIN LATERAL (SELECT q.relation AS oid UNION SELECT t.relid FROM pg_partition_tree(q.relation) t) member
+        JOIN pg_class c ON c.oid = member.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+        JOIN pg_trigger g ON g.tgrelid = c.oid AND g.tgname IN ('00_muniment_row', '00_muniment_truncate') AND g.tgenabled <> 'A'
+    LOOP
+        EXECUTE format('ALTER TABLE %I.%I ENABLE ALWAYS TRIGGER %I', m.nspname, m.relname, m.tgname);
+    END LOOP;
+END
+$$;
+
 -- Brings the triggers in line with the patterns of the source: new tables are taken in, renamed ones are recorded under their new name, and new partitions are watched
 -- for TRUNCATE. Run when attaching, and by the event trigger.
 CREATE OR REPLACE FUNCTION muniment.queue_refresh() RETURNS text[]
@@ -25,6 +52,8 @@ BEGIN
             ARRAY(SELECT a.attname::text FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
                 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
                 WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY k.place) AS key_columns,
+            (SELECT coalesce(json_agg(json_build_array(a.attname, a.atttypid::int8, a.attgenerated <> '') ORDER BY a.attnum), '[]')
+                FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
             ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND EXISTS (
                 SELECT FROM unnest(s.excluded_schemas, s.excluded_tables, s.excluded_columns) AS pattern (schema_like, table_like, column_like)
                 WHERE n.nspname LIKE schema_like AND c.relname LIKE table_like AND a.attname LIKE column_like) ORDER BY a.attnum) AS excluded,
@@ -50,10 +79,14 @@ BEGIN
             EXECUTE format('ALTER TABLE %I.%I ENABLE ALWAYS TRIGGER "00_muniment_row"', m.nspname, m.relname);
             taken := taken || m.table_name;
         END IF;
-        INSERT INTO muniment.queue_table AS t (relation, table_name, key_columns, excluded, masked)
-        VALUES (m.relation, m.table_name, m.key_columns, m.excluded, m.masked)
-        ON CONFLICT (relation) DO UPDATE SET table_name = m.table_name, key_columns = m.key_columns, excluded = m.excluded, masked = m.masked
-        WHERE (t.table_name, t.key_columns, t.excluded, t.masked) IS DISTINCT FROM (m.table_name, m.key_columns, m.excluded, m.masked);
+        IF NOT EXISTS (SELECT FROM muniment.queue_table t WHERE t.relation = m.relation
+                AND (t.table_name, t.key_columns, t.excluded, t.masked, t.columns::text) = (m.table_name, m.key_columns, m.excluded, m.masked, m.columns::text))
+        THEN
+            PERFORM muniment.queue_remember(m.relation);
+            INSERT INTO muniment.queue_table AS t (relation, table_name, key_columns, excluded, masked, columns)
+            VALUES (m.relation, m.table_name, m.key_columns, m.excluded, m.masked, m.columns)
+            ON CONFLICT (relation) DO UPDATE SET table_name = m.table_name, key_columns = m.key_columns, excluded = m.excluded, masked = m.masked, columns = m.columns;
+        END IF;
     END LOOP;
     FOR m IN
         SELECT n.nspname, c.relname, n.nspname || '.' || c.relname AS table_name
@@ -68,6 +101,9 @@ BEGIN
             m.nspname, m.relname, m.table_name);
         EXECUTE format('ALTER TABLE %I.%I ENABLE ALWAYS TRIGGER "00_muniment_truncate"', m.nspname, m.relname);
     END LOOP;
+    IF EXISTS (SELECT FROM muniment.queue_shape) THEN
+        DELETE FROM muniment.queue_shape s WHERE NOT EXISTS (SELECT FROM muniment.queue_rows q WHERE q.id < s.until AND q.table_name = s.table_name);
+    END IF;
     DELETE FROM muniment.at_work WHERE transaction_id = pg_current_xact_id();
     RETURN taken;
 END

@@ -20,11 +20,23 @@ CREATE TABLE muniment.queue_table (
     key_columns text[] NOT NULL,
     excluded    text[] NOT NULL,
     masked      text[] NOT NULL,
+    columns     json NOT NULL,
     attached_at timestamptz NOT NULL DEFAULT now()
 );
 
+-- What tables were like for the changes before the one numbered `until`. Whoever alters a table has it for itself, so that numbers tell before from after.
+CREATE TABLE muniment.queue_shape (
+    table_name  text NOT NULL,
+    until       bigint NOT NULL,
+    key_columns text[] NOT NULL,
+    masked      text[] NOT NULL,
+    columns     json NOT NULL
+);
+
 -- Not cached: the numbers of conflicting changes must grow in the order in which they were made.
+-- It begins with the time in µs: what is attached again doesn't use a number twice.
 CREATE SEQUENCE muniment.queue_id;
+SELECT setval('muniment.queue_id', (extract(epoch FROM clock_timestamp()) * 1000000)::bigint);
 
 -- The queue. Its rows are never updated or deleted: the triggers write to one half while the other is emptied by TRUNCATE, so that there is no bloat.
 CREATE TABLE muniment.sys_audit_queue_0 (
@@ -95,7 +107,13 @@ CREATE VIEW muniment.sys_audit_queue AS
     CROSS JOIN muniment.queue_state s
     LEFT JOIN muniment.sys_audit_queue_dead d ON d.id = q.id
     LEFT JOIN muniment.queue_failure f ON f.id = q.id
-    LEFT JOIN LATERAL (SELECT key_columns FROM muniment.queue_table t WHERE t.table_name = q.table_name LIMIT 1) t ON true;
+    LEFT JOIN LATERAL (
+        SELECT key_columns FROM (
+            SELECT s.key_columns, s.until FROM muniment.queue_shape s WHERE s.table_name = q.table_name AND s.until > q.id
+            UNION ALL
+            SELECT t.key_columns, NULL FROM muniment.queue_table t WHERE t.table_name = q.table_name
+        ) shapes ORDER BY until LIMIT 1
+    ) t ON true;
 
 -- What stands for an image that is too large to be read at once.
 CREATE FUNCTION muniment.queue_omitted(image json) RETURNS text

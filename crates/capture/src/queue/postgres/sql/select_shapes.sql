@@ -1,5 +1,8 @@
--- The columns of the audited tables, the newest of a name first.
-SELECT q.relation, q.table_name, q.key_columns, q.masked, a.attname::text AS name, a.atttypid AS type,
-    coalesce(a.attgenerated <> '', false) AS is_generated
-FROM muniment.queue_table q LEFT JOIN pg_attribute a ON a.attrelid = q.relation AND a.attnum > 0 AND NOT a.attisdropped
-ORDER BY q.attached_at, q.relation, a.attnum
+-- What the audited tables are like, and were like for changes before a number that are still in the queue: those first, and the table that was attached last.
+SELECT table_name, key_columns, masked, columns::text AS columns, until
+FROM (
+    SELECT table_name, key_columns, masked, columns, until, NULL::timestamptz AS attached_at, NULL::oid AS relation FROM muniment.queue_shape
+    UNION ALL
+    SELECT table_name, key_columns, masked, columns, NULL, attached_at, relation FROM muniment.queue_table
+) shapes
+ORDER BY until, attached_at DESC, relation DESC

@@ -1,0 +1,4 @@
+CREATE TABLE IF NOT EXISTS muniment.queue_ending ();
+DROP EVENT TRIGGER IF EXISTS muniment_queue_rewrite;
+DROP EVENT TRIGGER IF EXISTS muniment_queue_ddl;
+DROP EVENT TRIGGER IF EXISTS muniment_queue_drop
