@@ -121,6 +121,11 @@ const ALTERED: &str = r#"
     CREATE TABLE former (id int PRIMARY KEY, v text); INSERT INTO former VALUES (1, 'a'), (2, 'b');
     CREATE TABLE dropped (id int PRIMARY KEY, v text); INSERT INTO dropped VALUES (1, 'a'), (2, 'b');
     CREATE TABLE rewritten (id int PRIMARY KEY, v text); INSERT INTO rewritten VALUES (1, 'a');
+    CREATE TABLE rekeyed (id int PRIMARY KEY, code text NOT NULL); INSERT INTO rekeyed VALUES (1, 'a'), (2, 'b');
+    CREATE TABLE keyless (v text, w int); INSERT INTO keyless VALUES ('a', 1), ('a', 1), ('b', 2);
+    CREATE TABLE parted (id int PRIMARY KEY, v text) PARTITION BY RANGE (id); CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (10);
+    CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM (10) TO (20); INSERT INTO parted VALUES (1, 'a'), (11, 'b');
+    CREATE TABLE moved (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE moved_1 PARTITION OF moved FOR VALUES FROM (0) TO (10); INSERT INTO moved VALUES (1);
 "#;
 
 /// DDL that leaves rows other than the log has them, though no row was changed.
@@ -132,6 +137,15 @@ async fn tables_that_are_altered_renamed_or_dropped() {
     audited.sql(r#"ALTER TABLE renamed_column RENAME COLUMN v TO "Văn"; UPDATE renamed_column SET "Văn" = 'C' WHERE id = 1"#).await;
     audited.sql("ALTER TABLE former RENAME TO latter; UPDATE latter SET v = 'c' WHERE id = 2").await;
     audited.sql("DROP TABLE dropped; CREATE TABLE dropped (id int PRIMARY KEY, z int); INSERT INTO dropped VALUES (9, 9)").await;
+    audited.sql("ALTER TABLE parted ADD COLUMN w int NOT NULL DEFAULT 5; UPDATE parted SET v = 'c' WHERE id = 11").await;
+    audited.sql("ALTER TABLE moved RENAME TO gone_on; INSERT INTO gone_on VALUES (2)").await;
+    audited.sql("ALTER TABLE keyless ADD COLUMN x int DEFAULT 7; INSERT INTO keyless VALUES ('c', 3, 0)").await;
+    // What is still unread has the key that it had.
+    audited.muniment.kill();
+    audited.sql("UPDATE rekeyed SET code = 'c' WHERE id = 1; INSERT INTO rekeyed VALUES (3, 'd')").await;
+    audited.sql("BEGIN; DELETE FROM rekeyed WHERE id = 2; ALTER TABLE rekeyed DROP CONSTRAINT rekeyed_pkey, ADD PRIMARY KEY (code); INSERT INTO rekeyed VALUES (4, 'e'); COMMIT").await;
+    audited.sql("ALTER TABLE rekeyed RENAME COLUMN code TO name; UPDATE rekeyed SET id = 5 WHERE name = 'e'").await;
+    audited.start_again();
     // A setting that anybody can make hides nothing.
     audited.sql("CREATE ROLE app; GRANT ALL ON SCHEMA public TO app; ALTER TABLE rewritten OWNER TO app").await;
     audited.sql("SET ROLE app; SET muniment.at_work = 'x'; SET muniment.rewritten = 'x'; ALTER TABLE rewritten ALTER v TYPE text USING v || '!'; CREATE TABLE later (id int PRIMARY KEY); INSERT INTO later VALUES (1)").await;
@@ -149,6 +163,15 @@ async fn tables_that_are_altered_renamed_or_dropped() {
         rows("public.widened"),
         [r#"1  {"id":1,"v":"a","active":true,"plain":null}"#, r#"2  {"id":2,"v":"b","active":true,"plain":null}"#]
     );
+    assert_eq!(rows("public.rekeyed"), [r#"c  {"id":1,"name":"c"}"#, r#"d  {"id":3,"name":"d"}"#, r#"e  {"id":5,"name":"e"}"#]);
+    let changes: Vec<String> = audited
+        .log("table_name = 'public.rekeyed' AND operation IN ('INSERT', 'UPDATE', 'DELETE')")
+        .iter()
+        .map(|change| format!("{} {}", change.operation, change.key))
+        .collect();
+    assert_eq!(changes, ["UPDATE 1", "INSERT 3", "DELETE 2", "INSERT e", "UPDATE e"]);
+    assert_eq!(rows("public.moved"), Vec::<String>::new());
+    assert_eq!(rows("public.parted")[0], r#"1  {"id":1,"v":"a","w":5}"#);
     assert_eq!(rows("public.rewritten"), [r#"1  {"id":1,"v":"a!"}"#]);
     assert!(audited.findings().iter().any(|finding| finding.starts_with("CAPTURE_BYPASSED public.rewritten")), "{:?}", audited.findings());
 }

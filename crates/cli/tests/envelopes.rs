@@ -57,6 +57,48 @@ fn a_killed_ingest_of_envelopes_repeated_loses_and_repeats_nothing() {
 }
 
 #[test]
+fn what_comes_through_a_pipe_is_stored_while_it_stays_open() {
+    let place = Place::new();
+    let lines = inserts(0..30);
+    let lines: Vec<&str> = lines.split_inclusive('\n').collect();
+    for served in [false, true] {
+        let server = served.then(|| Running::start(&place, &["serve"]));
+        let before = if served { 15 } else { 0 };
+        let mut ingest = place
+            .command(&["ingest", "--format", "debezium", "--source", "shop", "--key", "id", "-"])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut pipe = ingest.stdin.take().unwrap();
+        let stored = |wanted: u64| {
+            let began = std::time::Instant::now();
+            let count = || place.run(&["sql", "--format", "csv", "SELECT count(*) FROM sys_audit_log"]).stdout;
+            while String::from_utf8(count()).unwrap().lines().nth(1) != Some(&wanted.to_string()) {
+                assert!(began.elapsed() < Duration::from_secs(30), "{wanted} are not stored while the pipe is open");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        };
+        let mut write = |text: &str| {
+            std::io::Write::write_all(&mut pipe, text.as_bytes()).unwrap();
+            std::io::Write::flush(&mut pipe).unwrap();
+        };
+        // Two lines and half of the third, its other half, the rest.
+        let (half, rest) = lines[before + 2].split_at(40);
+        write(&[lines[before], lines[before + 1], half].concat());
+        stored(before as u64 + 2);
+        write(rest);
+        stored(before as u64 + 3);
+        write(&lines[before + 3..before + 15].concat());
+        drop(pipe);
+        assert!(ingest.wait().unwrap().success());
+        assert_eq!(place.number("SELECT count(DISTINCT primary_key) FROM sys_audit_log"), before as u64 + 15);
+        drop(server);
+    }
+}
+
+#[test]
 fn blame_transaction_and_undo_of_wal2json() {
     let place = Place::new();
     let transaction = |number: u32, change: &str| {

@@ -6,7 +6,7 @@ use crate::error::{EngineError, Result};
 use crate::ingest::{Prepared, Receipt, SourcePosition, log_named};
 use muniment_model::{Format, Table};
 use std::collections::VecDeque;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -59,6 +59,17 @@ impl Position {
     }
 }
 
+/// What came of reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReadOn {
+    /// As much as was wanted.
+    Full,
+    /// There is no more for the moment.
+    Paused,
+    /// There is no more.
+    Ended,
+}
+
 /// A source cut at line ends.
 pub(crate) struct Chunks {
     reader: Box<dyn Read + Send>,
@@ -91,7 +102,8 @@ impl Drop for Chunk {
 }
 
 impl Chunks {
-    /// The chunks of a source whose lines have at most `limit` bytes.
+    /// The chunks of a source whose lines have at most `limit` bytes. A reader may say that it has nothing for the moment ([`ErrorKind::WouldBlock`]), and
+    /// wait when it is asked again: then the whole lines that it has given are a chunk.
     pub(crate) fn new(reader: Box<dyn Read + Send>, limit: usize) -> Self {
         Self { reader, rest: Vec::new(), digest: Xxh3::new(), position: Position::default(), limit, spare: Spare::default() }
     }
@@ -101,12 +113,17 @@ impl Chunks {
         (self.position.bytes, self.position.lines)
     }
 
-    fn read_up_to(&mut self, buffer: &mut Vec<u8>, length: usize) -> std::io::Result<bool> {
+    fn read_up_to(&mut self, buffer: &mut Vec<u8>, length: usize) -> std::io::Result<ReadOn> {
         let wanted = length.saturating_sub(buffer.len());
         buffer.reserve_exact(wanted);
         #[expect(clippy::disallowed_methods, reason = "`take` limits it")]
-        let read = std::io::Read::by_ref(&mut self.reader).take(wanted as u64).read_to_end(buffer)?;
-        Ok(read < wanted)
+        let read = std::io::Read::by_ref(&mut self.reader).take(wanted as u64).read_to_end(buffer);
+        match read {
+            Ok(read) if read < wanted => Ok(ReadOn::Ended),
+            Ok(_) => Ok(ReadOn::Full),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(ReadOn::Paused),
+            Err(error) => Err(error),
+        }
     }
 
     /// Skips what an earlier run has taken in, and checks that it is still the same.
@@ -119,8 +136,8 @@ impl Chunks {
         while self.position.bytes < to.bytes {
             buffer.clear();
             let step = (to.bytes - self.position.bytes).min(CHUNK_BYTES as u64) as usize;
-            self.read_up_to(&mut buffer, step).map_err(EngineError::file("reading", "the source"))?;
-            if buffer.is_empty() {
+            let outcome = self.read_up_to(&mut buffer, step).map_err(EngineError::file("reading", "the source"))?;
+            if buffer.is_empty() && outcome != ReadOn::Paused {
                 return Err(changed());
             }
             self.digest.update(&buffer);
@@ -140,8 +157,9 @@ impl Chunks {
         buffer.append(&mut self.rest);
         let mut length = CHUNK_BYTES.max(buffer.len());
         loop {
-            let ended = self.read_up_to(&mut buffer, length).map_err(EngineError::file("reading", "the source"))?;
-            let cut = if ended { Some(buffer.len()) } else { buffer.iter().rposition(|byte| *byte == b'\n').map(|at| at + 1) };
+            let outcome = self.read_up_to(&mut buffer, length).map_err(EngineError::file("reading", "the source"))?;
+            let last_line = || buffer.iter().rposition(|byte| *byte == b'\n').map(|at| at + 1);
+            let cut = if outcome == ReadOn::Ended { Some(buffer.len()) } else { last_line() };
             if let Some(cut) = cut {
                 if buffer.is_empty() {
                     return Ok(None);
@@ -152,6 +170,9 @@ impl Chunks {
                 self.position.lines += buffer.iter().filter(|byte| **byte == b'\n').count() as u64;
                 self.position.digest = self.digest.digest128();
                 return Ok(Some((buffer, self.position)));
+            }
+            if outcome == ReadOn::Paused {
+                continue;
             }
             if buffer.len() >= self.limit {
                 return Err(EngineError::TooLarge { limit: self.limit });

@@ -90,7 +90,15 @@ pub(super) fn decode(messages: &[Message<'_>], out: &mut Writer<'_>) -> Result<(
             continue;
         }
         let body = Object::parse(payload).ok_or_else(|| malformed(number, "message", "it is not a JSON object"))?;
-        let source = body.object("source").unwrap_or_default();
+        let source = match body.get("source") {
+            Some(text) => Object::parse(text).ok_or_else(|| malformed(number, "source", "it is not an object"))?,
+            None => Object::default(),
+        };
+        for (block, name) in [(&source, "source."), (&body, "")] {
+            if let Some((field, value)) = place::wrong_number(block) {
+                return Err(malformed(number, format!("{name}{field}"), format!("`{value}` is not a number that it can be")));
+            }
+        }
         let columns = schema.and_then(|schema| schemas.get(schema)).unwrap_or(&none);
         events.push(Event { number, body, source, columns, key: record.key.map(key), delivered: record.delivered });
     }
@@ -176,7 +184,9 @@ fn write(event: &Event<'_>, out: &mut Writer<'_>) -> Result<()> {
         return Err(malformed(event.number, "after", "it is missing"));
     }
     let named = event.key.as_ref().map(|key| key_of(key)).or_else(|| {
-        let columns = out.options.keys.of(&table)?;
+        let id = ["_id".to_owned()];
+        let is_mongodb = event.source.text("connector").as_deref() == Some("mongodb");
+        let columns = out.options.keys.of(&table).or_else(|| is_mongodb.then_some(&id[..]))?;
         [&new, &old].into_iter().flatten().find_map(|image| image.key(columns))
     });
     let key = if operation == Operation::Truncate { Some("*".to_owned()) } else { named };

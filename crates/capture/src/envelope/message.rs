@@ -13,9 +13,10 @@ pub(super) struct Message<'a> {
     pub(super) text: &'a str,
 }
 
-/// The messages of a batch. Neither an empty body nor `null` (a tombstone) is an error.
+/// The messages of a batch, which may begin with a byte order mark. Neither an empty body nor `null` (a tombstone) is an error.
 pub(super) fn split(body: &[u8]) -> Result<Vec<Message<'_>>> {
     let mut messages: Vec<Message<'_>> = Vec::new();
+    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
     for value in serde_json::Deserializer::from_slice(body).into_iter::<&RawValue>() {
         let number = messages.len() as u64 + 1;
         let value = value.map_err(|error| malformed(number, "message", format!("not JSON: {error}")))?;

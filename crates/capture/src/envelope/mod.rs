@@ -265,6 +265,18 @@ struct Row<'a> {
     context: Option<&'a Context>,
 }
 
+impl Row<'_> {
+    /// Whether it has all values of the row that it is about, by which a row without a key is known.
+    fn is_whole(&self) -> bool {
+        match (self.operation, &self.old, &self.new) {
+            (Operation::Update, Some(old), Some(new)) => old.has_columns_of(new),
+            (Operation::Update, ..) => false,
+            (Operation::Delete, old, _) => old.is_some(),
+            _ => true,
+        }
+    }
+}
+
 /// Collects lines.
 struct Writer<'o> {
     options: &'o Options<'o>,
@@ -289,6 +301,11 @@ impl Writer<'_> {
     fn write_one(&mut self, row: Row<'_>) -> Result<()> {
         let (old, new) = (row.old.as_ref().map(Image::to_json), row.new.as_ref().map(Image::to_json));
         let keyed = row.key.is_some() || matches!(row.operation, Operation::Truncate | Operation::Ddl);
+        if !keyed && !row.is_whole() {
+            let reason = "which row it is about can't be known: the message names no key (Kafka's message key, wal2json's include-pk) and has no \
+                          whole row before the change; say which columns are the key";
+            return Err(malformed(row.message, "key", format!("{reason}, as {}:column", row.table)));
+        }
         let key = match &row.key {
             Some(key) => Cow::Borrowed(&**key),
             None => match row.new.as_ref().or(row.old.as_ref()) {

@@ -20,6 +20,14 @@ const POSITIONS: &[&[&str]] = &[
     &["sequence"],
 ];
 
+/// The first of its numbers that is none, with its value: times, and PostgreSQL's position.
+pub(super) fn wrong_number(block: &Object<'_>) -> Option<(&'static str, String)> {
+    let times = ["ts_ms", "ts_us", "ts_ns"].into_iter().filter(|name| block.get(name).is_some() && block.int(name).is_none());
+    let is_postgres = block.text("connector").as_deref() == Some("postgresql");
+    let lsn = ["lsn"].into_iter().filter(|name| is_postgres && block.text(name).is_some_and(|lsn| lsn.parse::<u64>().is_err()));
+    times.chain(lsn).map(|name| (name, block.get(name).unwrap_or_default().to_owned())).next()
+}
+
 /// Its position; `None` if the source block has none.
 pub(super) fn position(source: &Object<'_>) -> Option<String> {
     let names = POSITIONS.iter().find(|names| source.get(names[0]).is_some() && (names[0] != "ts_ms" || source.get("ord").is_some()))?;

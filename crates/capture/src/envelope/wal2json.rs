@@ -6,6 +6,7 @@ use super::object::{Name, Object, content};
 use super::{CONTEXT_PREFIX, Row, State, Writer, malformed, temporal};
 use crate::change::Operation;
 use crate::error::Result;
+use crate::postgres::parse_lsn;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -34,12 +35,21 @@ fn time(number: u64, object: &Object<'_>) -> Result<Option<i64>> {
     Ok(Some(time))
 }
 
+/// A position, such as `0/16B3748`.
+fn lsn(number: u64, object: &Object<'_>, field: &str) -> Result<Option<String>> {
+    let Some(text) = object.text(field) else { return Ok(None) };
+    match parse_lsn(&text) {
+        Some(_) => Ok(Some(text.into_owned())),
+        None => Err(malformed(number, field, format!("`{text}` is no position such as 0/16B3748"))),
+    }
+}
+
 /// What the changes of a transaction have in common.
 fn opened(number: u64, object: &Object<'_>, commit: &str) -> Result<State> {
     Ok(State {
         transaction: object.text("xid").map(Cow::into_owned),
         context: None,
-        commit: object.text(commit).map(Cow::into_owned),
+        commit: lsn(number, object, commit)?,
         time: time(number, object)?,
         ..State::default()
     })
@@ -137,8 +147,8 @@ fn action(number: u64, object: &Object<'_>, out: &mut Writer<'_>) -> Result<()> 
     let key = object.get("pk").and_then(|pk| serde_json::from_str::<Vec<SecondColumn<'_>>>(pk).ok());
     let key = key.map(|key| key.into_iter().map(|column| column.name.0.into_owned()).collect());
     let state = &out.decoded.state;
-    let position = match object.text("lsn") {
-        Some(lsn) => Some(lsn.into_owned()),
+    let position = match lsn(number, object, "lsn")? {
+        Some(lsn) => Some(lsn),
         None => transaction_name(state).map(|name| format!("{name}/{}", state.changes)),
     };
     write(Parts { number, table, operation, key, old, new, position, time: time(number, object)? }, out)

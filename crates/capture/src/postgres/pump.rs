@@ -3,7 +3,7 @@
 
 use crate::error::{CaptureError, Result};
 use crate::postgres::activity::{Activity, Sighting};
-use crate::postgres::pgoutput::{Begin, Commit, Message, decode};
+use crate::postgres::pgoutput::{Begin, Commit, Message, Relation, decode};
 use crate::postgres::position::Position;
 use crate::postgres::relations::Relations;
 use crate::postgres::replication::{Received, ReplicationConnection};
@@ -47,6 +47,8 @@ pub(super) struct Pump {
     pub connection: ReplicationConnection,
     pub relations: Relations,
     pub side: Side,
+    /// Tables that the next change is about, or one of them.
+    pub announced: Vec<Relation>,
     pub activity: Option<Activity>,
     pub quota: Quota,
     pub out: mpsc::Sender<Result<Batch>>,
@@ -219,7 +221,7 @@ impl Pump {
     async fn take(&mut self, received: Received, state: &mut State) -> Result<()> {
         state.all_sent = matches!(received, Received::KeepAlive { .. });
         let (at, reply_requested) = match received {
-            Received::Message(message) => return self.message(&message, state).await,
+            Received::Message(lsn, message) => return self.message(lsn, &message, state).await,
             Received::KeepAlive { wal_end, reply_requested } => (wal_end, reply_requested),
         };
         self.shared.seen(at);
@@ -331,7 +333,7 @@ impl Pump {
         transaction.speaker_changed();
     }
 
-    async fn message(&mut self, data: &[u8], state: &mut State) -> Result<()> {
+    async fn message(&mut self, lsn: u64, data: &[u8], state: &mut State) -> Result<()> {
         match decode(data)? {
             Message::Begin(begin) => {
                 self.begin(begin, state);
@@ -343,8 +345,7 @@ impl Pump {
                 return Ok(());
             }
             Message::Relation(relation) => {
-                let primary_key = self.side.primary_key(relation.oid).await?;
-                self.relations.note_table(relation, &primary_key);
+                self.announced.push(relation);
                 return Ok(());
             }
             Message::Type(oid, base) => {
@@ -353,6 +354,11 @@ impl Pump {
             }
             Message::Other => return Ok(()),
             change => {
+                // Only the change that they are announced for says where it stands.
+                for relation in std::mem::take(&mut self.announced) {
+                    let primary_key = self.side.primary_key(relation.oid, lsn).await?;
+                    self.relations.note_table(relation, &primary_key);
+                }
                 self.seek_session(state).await;
                 self.change(&change, state)?;
             }

@@ -1,7 +1,7 @@
 //! Tables as the stream has announced them: columns, how their values become JSON, and which columns are the key.
 //!
-//! Under full replica identity the stream flags every column as part of the key, so the primary key comes from the catalog. The catalog says what is so
-//! now: if a primary key was changed while its changes waited in the WAL, they are recorded under the new key.
+//! Under full replica identity the stream flags every column as part of the key, so the primary key comes from the catalog; the event trigger keeps the key that
+//! a table had for the changes that still waited when it was given another.
 
 use crate::error::{CaptureError, Result};
 use crate::postgres::patterns::ColumnPattern;

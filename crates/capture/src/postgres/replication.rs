@@ -43,8 +43,8 @@ pub(super) type Row = Vec<Option<Bytes>>;
 /// What the server sends once it replicates.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Received {
-    /// A message of `pgoutput`.
-    Message(Bytes),
+    /// A message of `pgoutput`, with the LSN that it is about.
+    Message(u64, Bytes),
     /// How far the server is.
     KeepAlive {
         /// LSN up to which it has sent what there is.
@@ -228,9 +228,10 @@ impl ReplicationConnection {
             let mut reader = Reader::new(&frame);
             return Ok(Some(match reader.u8()? {
                 b'w' => {
-                    reader.take(24)?;
+                    let lsn = reader.u64()?;
+                    reader.take(16)?;
                     frame.advance(25);
-                    Received::Message(frame)
+                    Received::Message(lsn, frame)
                 }
                 b'k' => {
                     let wal_end = reader.u64()?;
@@ -400,7 +401,7 @@ mod tests {
             for text in texts {
                 bytes.extend(frame(b'N', &text));
                 bytes.extend(message(&text));
-                expected.push(Received::Message(text.into()));
+                expected.push(Received::Message(0, text.into()));
             }
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             prop_assert_eq!(runtime.block_on(received(&bytes, piece)).unwrap(), expected);

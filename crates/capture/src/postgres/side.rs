@@ -15,6 +15,18 @@ pub(super) struct Side {
     connection: Option<PgConnection>,
 }
 
+async fn primary_key(connection: &mut PgConnection, table: u32, lsn: u64) -> Result<Vec<String>, sqlx::Error> {
+    let is_kept = "SELECT to_regclass('muniment.former_key') IS NOT NULL";
+    if sqlx::query_scalar(is_kept).fetch_one(&mut *connection).await? {
+        let lsn = format!("{:X}/{:X}", lsn >> 32, lsn & 0xffff_ffff);
+        let former = sqlx::query_scalar(include_str!("sql/former_key.sql")).bind(Oid(table)).bind(lsn);
+        if let Some(columns) = former.fetch_optional(&mut *connection).await? {
+            return Ok(columns);
+        }
+    }
+    sqlx::query_scalar(include_str!("sql/primary_key.sql")).bind(Oid(table)).fetch_all(connection).await
+}
+
 fn timed_out() -> sqlx::Error {
     sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
 }
@@ -32,11 +44,10 @@ impl Side {
         }
     }
 
-    /// Names of the columns of a table's primary key, in key order; none if it has none or is gone.
-    pub async fn primary_key(&mut self, table: u32) -> Result<Vec<String>> {
+    /// Names of the columns that were a table's primary key at an LSN, in key order; none if it had none or is gone.
+    pub async fn primary_key(&mut self, table: u32, lsn: u64) -> Result<Vec<String>> {
         let mut connection = self.take().await?;
-        let query = sqlx::query_scalar(include_str!("sql/primary_key.sql")).bind(Oid(table)).fetch_all(&mut connection);
-        let asked = tokio::time::timeout(TIMEOUT, query).await.unwrap_or_else(|_| Err(timed_out()));
+        let asked = tokio::time::timeout(TIMEOUT, primary_key(&mut connection, table, lsn)).await.unwrap_or_else(|_| Err(timed_out()));
         let columns = asked.map_err(CaptureError::database("asking for a table's primary key"))?;
         self.connection = Some(connection);
         Ok(columns)

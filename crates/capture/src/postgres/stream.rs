@@ -361,6 +361,7 @@ impl Connector {
             connection,
             relations: Relations::new(config.columns.clone()),
             side: Side::new(self.server.clone()),
+            announced: Vec::new(),
             activity: (config.sessions == SessionSource::Activity).then(|| Activity::start(self.server.clone())),
             quota: Quota::new(&config.name, config.findings_per_minute),
             out: ends.batches,

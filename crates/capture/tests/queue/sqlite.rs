@@ -179,7 +179,7 @@ async fn trap_9_ddl_and_bypassed_triggers_are_found() {
     store.go_on(&mut source).await;
     let brief: Vec<_> = store.records.iter().map(|record| format!("{} {}", record.operation, record.key)).collect();
     // Dropping a table deletes its rows first, without firing triggers.
-    assert_eq!(brief, ["DDL *", "INSERT 1", "INSERT 3", "DDL *"]);
+    assert_eq!(brief, ["DDL *", "INSERT 1", "INSERT 3", "DDL *", "TRUNCATE *"]);
 }
 
 #[tokio::test]
@@ -296,4 +296,44 @@ async fn live(database: &Database) -> BTreeMap<String, i64> {
         }
     }
     rows
+}
+
+#[tokio::test]
+async fn tables_that_come_change_their_names_and_go() {
+    let schema = "CREATE TABLE old (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO old VALUES (1, 'a')";
+    let database = Database::create(schema, SqliteJournalMode::Wal).await;
+    database.attach(AttachOptions { exclude_columns: vec!["main.fresh.secret".into()], ..tables(&["main.*"]) }).await;
+    let mut client = database.client().await;
+    let mut source = database.source();
+    let mut store = Store::default();
+    let mut step = async |sql: &str, store: &mut Store| {
+        execute(&mut client, sql).await.unwrap();
+        let before = store.records.len();
+        if store.position.is_none() {
+            store.catch_up(&mut source).await;
+        } else {
+            store.go_on(&mut source).await;
+        }
+        let brief = |record: &muniment_testkit::workload::LogRecord| format!("{} {} {}", record.operation, record.table, record.key);
+        store.records[before..].iter().map(brief).collect::<Vec<_>>()
+    };
+    assert_eq!(step("INSERT INTO old VALUES (2, 'b')", &mut store).await, ["SNAPSHOT main.old 1", "INSERT main.old 2"]);
+    // Made and written to before anybody looks.
+    let made = step("CREATE TABLE fresh (id INTEGER PRIMARY KEY, secret TEXT); INSERT INTO fresh VALUES (7, 'x')", &mut store).await;
+    assert_eq!(made, ["DDL main.fresh *", "SNAPSHOT main.fresh 7"]);
+    assert_eq!(step("UPDATE fresh SET secret = 'y'; DELETE FROM fresh", &mut store).await, ["UPDATE main.fresh 7", "DELETE main.fresh 7"]);
+    assert!(!store.changes.iter().any(|change| change.to_string().contains("secret\":")), "left out by a pattern: {:?}", store.changes);
+    let renamed = step("ALTER TABLE old RENAME TO new; UPDATE new SET v = 'c' WHERE id = 1", &mut store).await;
+    let expected =
+        ["UPDATE main.old 1", "DDL main.old *", "TRUNCATE main.old *", "DDL main.new *", "SNAPSHOT main.new 1", "SNAPSHOT main.new 2"];
+    assert_eq!(renamed, expected);
+    assert_eq!(step("DELETE FROM new WHERE id = 2", &mut store).await, ["DELETE main.new 2"]);
+    let column = "ALTER TABLE new RENAME COLUMN id TO number; UPDATE new SET v = 'd'";
+    assert_eq!(step(column, &mut store).await, ["UPDATE main.new 1", "DDL main.new *"], "under the key that it had");
+    assert_eq!(step("UPDATE new SET v = 'e'", &mut store).await, ["UPDATE main.new 1"]);
+    let again = step("DROP TABLE new", &mut store).await;
+    assert_eq!(again, ["DDL main.new *", "TRUNCATE main.new *"]);
+    let again = step("CREATE TABLE new (a TEXT PRIMARY KEY); INSERT INTO new VALUES ('x')", &mut store).await;
+    assert_eq!(again, ["DDL main.new *", "SNAPSHOT main.new x"]);
+    assert_eq!(step("INSERT INTO new VALUES ('y')", &mut store).await, ["INSERT main.new y"]);
 }

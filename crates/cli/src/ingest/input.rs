@@ -1,10 +1,11 @@
 //! A file or standard input as a stream of NDJSON: unpacked, and with JSON over several lines brought to one line a record.
 
 use super::json_lines::{JsonLines, spans_lines};
+use super::live::{Live, Pauses};
 use crate::args::InputFormat;
 use crate::error::{CliError, Result};
 use std::fs::File;
-use std::io::{Cursor, Read};
+use std::io::{Cursor, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -69,12 +70,20 @@ impl Input {
         }
         let read = ReadBytes::default();
         let failed = |error| CliError::file("reading", path)(error);
-        let (packed, reader) = peek(Counted { file, read: read.clone() }, 4).map_err(failed)?;
+        let counted = Counted { file, read: read.clone() };
+        let (stream, pauses): (Box<dyn Read + Send>, _) = if metadata.is_file() {
+            (Box::new(counted), None)
+        } else {
+            let (live, pauses) = Live::new(counted);
+            (Box::new(live), Some(pauses))
+        };
+        let (packed, reader) = peek(stream, 4).map_err(failed)?;
         let plain: Box<dyn Read + Send> = if packed.starts_with(GZIP) {
             Box::new(flate2::read::MultiGzDecoder::new(reader))
         } else if packed.starts_with(ZSTD) {
             Box::new(zstd::stream::read::Decoder::new(reader).map_err(failed)?)
         } else {
+            pauses.iter().for_each(Pauses::tell);
             Box::new(reader)
         };
         let (prefix, plain) = peek(plain, PREFIX_BYTES).map_err(failed)?;
@@ -83,16 +92,36 @@ impl Input {
             InputFormat::Ndjson => false,
             InputFormat::Auto | InputFormat::Debezium | InputFormat::Wal2json => spans_lines(&prefix),
         };
-        let reader: Box<dyn Read + Send> = if json { Box::new(JsonLines::new(plain)) } else { Box::new(plain) };
+        let reader: Box<dyn Read + Send> = if json { Box::new(JsonLines::new(Patient(plain))) } else { Box::new(plain) };
         let size = metadata.is_file().then_some(metadata.len());
         Ok(Self { name, unit: if json { "record" } else { "line" }, size, read, reader })
     }
 }
 
-/// The first bytes of a stream, and the stream with them still in it.
+/// The first bytes of a stream, and the stream with them still in it. Of one that pauses, a line is enough.
 fn peek<R: Read>(mut reader: R, bytes: u64) -> std::io::Result<(Vec<u8>, impl Read)> {
     let mut prefix = Vec::new();
-    #[expect(clippy::disallowed_methods, reason = "the reader is bounded")]
-    reader.by_ref().take(bytes).read_to_end(&mut prefix)?;
-    Ok((prefix.clone(), Cursor::new(prefix).chain(reader)))
+    loop {
+        #[expect(clippy::disallowed_methods, reason = "the reader is bounded")]
+        let read = reader.by_ref().take(bytes - prefix.len() as u64).read_to_end(&mut prefix);
+        match read {
+            Err(error) if error.kind() == ErrorKind::WouldBlock && !prefix.contains(&b'\n') => {}
+            Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+            _ => return Ok((prefix.clone(), Cursor::new(prefix).chain(reader))),
+        }
+    }
+}
+
+/// A stream whose pauses nobody hears of.
+struct Patient<R>(R);
+
+impl<R: Read> Read for Patient<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+        }
+    }
 }

@@ -5,6 +5,7 @@ pub mod client;
 mod envelopes;
 mod input;
 mod json_lines;
+mod live;
 mod remote;
 
 use crate::args::Ingest;

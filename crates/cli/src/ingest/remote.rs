@@ -7,7 +7,7 @@ use super::Taken;
 use super::client::Client;
 use super::input::Input;
 use crate::error::{CliError, Result};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use uuid::Uuid;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
@@ -37,25 +37,35 @@ struct Lines {
     bytes: u64,
     lines: u64,
     digest: Xxh3,
+    /// The beginning of a line whose end has not come yet.
+    partial: Vec<u8>,
 }
 
 impl Lines {
     /// The next request's lines; empty at the end.
     fn next(&mut self) -> Result<Vec<u8>> {
-        let (mut body, first) = (Vec::new(), self.lines);
+        let (mut body, first) = (std::mem::take(&mut self.partial), self.lines);
+        let mut whole = 0;
         while body.len() < REQUEST_BYTES && self.lines - first < REQUEST_LINES {
-            let before = body.len();
-            let read = self.reader.by_ref().take(self.longest).read_until(b'\n', &mut body);
-            let read = read.map_err(CliError::file("reading", "the source"))?;
-            if read as u64 == self.longest && body.last() != Some(&b'\n') {
+            let left = self.longest.saturating_sub((body.len() - whole) as u64);
+            match self.reader.by_ref().take(left).read_until(b'\n', &mut body) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock && whole == 0 => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(CliError::file("reading", "the source")(error)),
+                Ok(_) => {}
+            }
+            let ended = body.last() == Some(&b'\n');
+            if (body.len() - whole) as u64 == self.longest && !ended {
                 return Err(CliError::Usage(format!("line {} is longer than {} bytes", self.lines + 1, self.longest)));
             }
-            if read == 0 {
+            if body.len() == whole {
                 break;
             }
-            self.lines += u64::from(body.last() == Some(&b'\n'));
-            self.bytes += (body.len() - before) as u64;
+            self.lines += u64::from(ended);
+            self.bytes += (body.len() - whole) as u64;
+            whole = body.len();
         }
+        self.partial = body.split_off(whole);
         self.digest.update(&body);
         Ok(body)
     }
@@ -66,7 +76,10 @@ impl Lines {
         let end: u64 = parts.next().and_then(|part| part.parse().ok()).unwrap_or_default();
         let lines: u64 = parts.next().and_then(|part| part.parse().ok()).unwrap_or_default();
         while self.bytes < end {
-            let buffer = self.reader.fill_buf().map_err(CliError::file("reading", "the source"))?;
+            let buffer = match self.reader.fill_buf() {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                buffer => buffer.map_err(CliError::file("reading", "the source"))?,
+            };
             let step = usize::try_from(end - self.bytes).map_or(buffer.len(), |left| left.min(buffer.len()));
             if step == 0 {
                 break;
@@ -92,7 +105,7 @@ impl Remote<'_> {
     pub fn send(&self, input: Input, kept: Option<&str>, mut report: impl FnMut(Taken)) -> Result<()> {
         let client = Client::new(self.url);
         let reader = BufReader::with_capacity(BUFFER_BYTES, input.reader);
-        let mut lines = Lines { reader, longest: self.longest_line as u64, bytes: 0, lines: 0, digest: Xxh3::new() };
+        let mut lines = Lines { reader, longest: self.longest_line as u64, bytes: 0, lines: 0, digest: Xxh3::new(), partial: Vec::new() };
         if let Some(kept) = kept {
             lines.skip(kept)?;
         }

@@ -36,12 +36,14 @@ pub async fn tables_like(query: &QueryEngine, name: &str) -> Result<Vec<String>>
     batches.iter().flat_map(Row::all).map(|row| Ok(row.required("table_name")?.to_owned())).collect()
 }
 
-/// The sources that the log has had, attached or sending envelopes over HTTP; longer names first, since one may be the beginning of another.
+/// The sources that the log has had, attached or sending envelopes; longer names first, since one may be the beginning of another.
 pub(crate) async fn known_sources(query: &QueryEngine) -> Result<Vec<String>> {
     let prefixes = [position_name(""), format!("{}:", Format::Debezium.name()), format!("{}:", Format::Wal2Json.name())];
     let names = query.store().db().position_names().await?;
     let of_source = |name: &String| {
         let name = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix))?;
+        // What is read from a file has the file's name behind it.
+        let name = name.split('@').next().unwrap_or_default();
         is_source_name(name).then(|| name.to_owned())
     };
     let mut sources: Vec<String> = names.iter().filter_map(of_source).collect();

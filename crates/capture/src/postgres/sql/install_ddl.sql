@@ -16,8 +16,9 @@ DECLARE
     touched oid[];
     rewritten oid[];
     altered oid[];
+    rekeyed oid[];
     moved oid[];
-    former text[];
+    ended text[];
     source_name text;
 BEGIN
     IF EXISTS (SELECT FROM muniment.at_work WHERE transaction_id = pg_current_xact_id()) THEN
@@ -35,19 +36,31 @@ BEGIN
     -- Rows that are others now, though no row was changed: a column has a new name, or a default where there was none.
     SELECT array_agg(DISTINCT d.objid) INTO altered
     FROM pg_event_trigger_ddl_commands() d
-    JOIN pg_index i ON i.indrelid = d.objid AND i.indisprimary
     WHERE d.classid = 'pg_class'::regclass AND tg_tag = 'ALTER TABLE' AND (d.objsubid > 0 OR EXISTS (
         SELECT FROM pg_attribute a
-        WHERE a.attrelid = d.objid AND a.atthasmissing AND a.xmin::text::bigint >= pg_snapshot_xmin(pg_current_snapshot())::text::bigint % 4294967296));
-    SELECT array_agg(a.relation), array_agg(DISTINCT a.schema_name || '.' || a.table_name) FILTER (WHERE a.published) INTO moved, former
+        WHERE a.attrelid IN (SELECT d.objid UNION SELECT t.relid FROM pg_partition_tree(d.objid) t) AND a.atthasmissing
+            AND a.xmin::text::bigint >= pg_snapshot_xmin(pg_current_snapshot())::text::bigint % 4294967296));
+    -- The same rows under other keys.
+    SELECT array_agg(DISTINCT a.relation) INTO rekeyed
+    FROM muniment.attached a CROSS JOIN LATERAL muniment.key_of(a.relation) k
+    WHERE a.relation = ANY (touched) AND a.published AND a.key_numbers IS DISTINCT FROM k.numbers AND a.key_numbers IS NOT NULL;
+    SELECT array_agg(a.relation) INTO moved
     FROM muniment.attached a JOIN pg_class c ON c.oid = a.relation JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE a.relation = ANY (touched) AND (a.schema_name, a.table_name) IS DISTINCT FROM (n.nspname::text, c.relname::text);
+    -- Names under which the log's rows end: nothing is there any more, or all of it comes again under another key. Without a primary key that is the whole row.
+    SELECT array_agg(DISTINCT a.schema_name || '.' || a.table_name) INTO ended
+    FROM muniment.attached a JOIN muniment.source s ON s.name = a.source
+    WHERE a.published AND (a.relation = ANY (moved) OR (s.baseline AND (a.relation = ANY (rekeyed)
+        OR (a.key_numbers = '{}' AND EXISTS (
+            SELECT FROM (SELECT a.relation AS relid UNION SELECT t.relid FROM pg_partition_tree(a.relation) t) t WHERE t.relid = ANY (altered || rewritten))))));
+    SELECT array_agg(DISTINCT t.relid) INTO altered
+    FROM unnest(altered || moved || rekeyed) o (oid) CROSS JOIN LATERAL (SELECT o.oid AS relid UNION SELECT t.relid FROM pg_partition_tree(o.oid) t) t;
     FOR source_name IN SELECT name FROM muniment.source LOOP
         PERFORM muniment.refresh(source_name);
     END LOOP;
     UPDATE muniment.attached a SET baseline = nextval('muniment.baseline')
     FROM muniment.source s
-    WHERE s.name = a.source AND s.baseline AND a.relation = ANY (rewritten || altered || moved);
+    WHERE s.name = a.source AND s.baseline AND a.relation = ANY (rewritten || altered);
     UPDATE muniment.attached a SET schema_name = n.nspname, table_name = c.relname
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.oid = a.relation AND a.relation = ANY (touched) AND (a.schema_name, a.table_name) IS DISTINCT FROM (n.nspname::text, c.relname::text);
@@ -55,7 +68,7 @@ BEGIN
     IF EXISTS (SELECT FROM unnest(touched) t (oid) WHERE muniment.published_name(t.oid) IS NOT NULL) THEN
         PERFORM muniment.report_ddl(tg_tag,
             (SELECT array_agg(DISTINCT name) FROM unnest(touched) t (oid), muniment.published_name(t.oid) name WHERE name IS NOT NULL),
-            (SELECT array_agg(DISTINCT name) FROM unnest(rewritten) t (oid), muniment.published_name(t.oid) name WHERE name IS NOT NULL), former);
+            (SELECT array_agg(DISTINCT name) FROM unnest(rewritten) t (oid), muniment.published_name(t.oid) name WHERE name IS NOT NULL), ended);
     END IF;
 EXCEPTION WHEN OTHERS THEN
     RAISE WARNING 'muniment: % could not be taken in: %', tg_tag, SQLERRM;

@@ -24,4 +24,30 @@ AS $$
         EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary), member.published, member.root
     FROM member JOIN pg_class c ON c.oid = member.oid JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relpersistence = 'p' AND c.relkind IN ('r', 'p')
+$$;
+
+-- The columns of a table's primary key, in the key's order.
+CREATE OR REPLACE FUNCTION muniment.key_of(relation oid, OUT names text[], OUT numbers int2[])
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(array_agg(a.attname::text ORDER BY k.place), '{}'), coalesce(array_agg(a.attnum ORDER BY k.place), '{}')
+    FROM pg_index i
+    CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
+    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+    WHERE i.indrelid = relation AND i.indisprimary
+$$;
+
+-- Notes the keys of tables, and keeps those that are others now for the changes that are still to be read.
+CREATE OR REPLACE FUNCTION muniment.note_keys() RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    DELETE FROM muniment.former_key f
+    WHERE f.until < (SELECT min(s.confirmed_flush_lsn) FROM muniment.source m JOIN pg_replication_slots s ON s.slot_name = m.slot);
+    INSERT INTO muniment.former_key (relation, until, key_columns)
+    SELECT DISTINCT a.relation, pg_current_wal_insert_lsn(), a.key_columns
+    FROM muniment.attached a CROSS JOIN LATERAL muniment.key_of(a.relation) k
+    WHERE a.key_columns IS DISTINCT FROM k.names AND a.key_columns IS NOT NULL;
+    UPDATE muniment.attached a SET key_columns = k.names, key_numbers = k.numbers
+    FROM muniment.attached b CROSS JOIN LATERAL muniment.key_of(b.relation) k
+    WHERE b.source = a.source AND b.relation = a.relation AND (a.key_columns, a.key_numbers) IS DISTINCT FROM (k.names, k.numbers)
 $$

@@ -61,6 +61,7 @@ BEGIN
         EXECUTE format('ALTER PUBLICATION %I DROP TABLE %I.%I', s.publication, m.schema_name, m.table_name);
         EXECUTE format('ALTER PUBLICATION %I ADD TABLE %I.%I %s', s.publication, m.schema_name, m.table_name, m.visible);
     END LOOP;
+    PERFORM muniment.note_keys();
     DELETE FROM muniment.at_work WHERE transaction_id = pg_current_xact_id();
     RETURN taken;
 END

@@ -31,5 +31,15 @@ CREATE TABLE IF NOT EXISTS muniment.attached (
     PRIMARY KEY (source, relation)
 );
 
-REVOKE ALL ON muniment.source, muniment.attached FROM PUBLIC;
+-- The primary key as its columns' names and numbers.
+ALTER TABLE muniment.attached ADD COLUMN IF NOT EXISTS key_columns text[], ADD COLUMN IF NOT EXISTS key_numbers int2[];
+
+-- Primary keys that tables had for the changes in the WAL before `until`, of which later ones have another.
+CREATE TABLE IF NOT EXISTS muniment.former_key (
+    relation    oid NOT NULL,
+    until       pg_lsn NOT NULL,
+    key_columns text[] NOT NULL
+);
+
+REVOKE ALL ON muniment.source, muniment.attached, muniment.former_key FROM PUBLIC;
 REVOKE ALL ON SEQUENCE muniment.baseline FROM PUBLIC

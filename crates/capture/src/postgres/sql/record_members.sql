@@ -6,4 +6,5 @@ FROM muniment.source s CROSS JOIN LATERAL muniment.members(s.name) m
 LEFT JOIN LATERAL (SELECT f.former_identity, f.former_index FROM muniment.attached f WHERE f.relation = m.relation ORDER BY f.source LIMIT 1) o ON true
 WHERE s.name = {name}
 ORDER BY m.relation
-ON CONFLICT (source, relation) DO NOTHING
+ON CONFLICT (source, relation) DO NOTHING;
+SELECT muniment.note_keys()

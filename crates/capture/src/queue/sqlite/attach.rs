@@ -1,8 +1,8 @@
 //! Attaching an SQLite file, and detaching it.
 
-use super::triggers::{TableDescription, identifier, literal, named_statements};
+use super::triggers::{TableDescription, identifier, image, literal, named_statements};
 use crate::error::{CaptureError, Result};
-use crate::plan::{AttachOptions, Level, Plan, Statement, check_name, default_name};
+use crate::plan::{AttachOptions, Baseline, Level, Plan, Statement, check_name, default_name};
 use crate::postgres::patterns::{ColumnPattern, TablePattern, column_patterns, table_patterns};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection};
@@ -66,20 +66,17 @@ pub async fn plan(url: &str, options: &AttachOptions) -> Result<Plan> {
     check_name(&plan.name)?;
     let patterns = table_patterns(&options.tables)?;
     let (excluded, masked) = (column_patterns(&options.exclude_columns)?, column_patterns(&options.mask_columns)?);
+    let with_rows = options.snapshot == Baseline::Initial;
     let mut connection = connect(url).await?;
     if let Some(other) = other_reader(&mut connection, &plan.name).await? {
         plan.find(Level::Refusal, "queue", format!("this file has a queue already, which is read as {other}"));
     }
-    let names = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE 'muniment\\_%' ESCAPE '\\' \
-                 AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY name";
-    let names: Vec<String> = sqlx::query_scalar(names).fetch_all(&mut connection).await.map_err(doing("listing tables"))?;
+    let names = names(&mut connection).await?;
+    let known = known(&mut connection).await?;
     let mut tables = Vec::new();
     for name in names.iter().filter(|name| patterns.iter().any(|pattern| matches_table(pattern, name))) {
         let mut table = describe(&mut connection, name).await?;
-        let of = |patterns: &[ColumnPattern]| {
-            table.columns.iter().filter(|column| patterns.iter().any(|pattern| matches_column(pattern, name, column))).cloned().collect()
-        };
-        (table.excluded, table.masked) = (of(&excluded), of(&masked));
+        hide(&mut table, &excluded, &masked);
         let is_hidden = |column: &str| table.excluded.iter().chain(&table.masked).any(|hidden| hidden == column);
         plan.judge_key(name, &table.key, is_hidden);
         tables.push(table);
@@ -96,21 +93,112 @@ pub async fn plan(url: &str, options: &AttachOptions) -> Result<Plan> {
         .push(Statement::new(include_str!("sql/install.sql"), "The queue, and the table by which a transaction says who acts."));
     let why = "Numbers begin with the time in µs: what is attached again doesn't use one twice.";
     plan.transaction.push(Statement::new(include_str!("sql/begin_numbers.sql"), why));
-    let known = include_str!("sql/install_reader.sql").replace("{name}", &literal(&plan.name));
-    plan.transaction.push(Statement::new(known, "The reader."));
+    let reader = include_str!("sql/install_reader.sql").replace("{name}", &literal(&plan.name));
+    plan.transaction.push(Statement::new(reader, "The reader."));
     for table in tables {
         plan.tables.push(format!("main.{}", table.name));
         plan.transaction.extend(table_statements(&table));
+        if with_rows && !known.contains(&table.name) {
+            plan.transaction.push(Statement::new(
+                baseline(&table),
+                "Rows that are there now are recorded first. Nobody else writes to the file meanwhile.",
+            ));
+        }
     }
+    let json = |list: &[String]| literal(&serde_json::json!(list).to_string());
+    let lists = [&options.tables, &options.exclude_columns, &options.mask_columns].map(|list| json(list)).join(", ");
+    let sql = format!("INSERT INTO muniment_audit_pattern (tables, excluded, masked) VALUES ({lists})");
+    plan.transaction.push(Statement::new(sql, "By which new tables are taken in."));
     let _ = connection.close().await;
     Ok(plan)
 }
 
+/// Tables of the file that can be audited, by name.
+pub(super) async fn names(connection: &mut SqliteConnection) -> Result<Vec<String>> {
+    let names = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE 'muniment\\_%' ESCAPE '\\' \
+                 AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY name";
+    sqlx::query_scalar(names).fetch_all(connection).await.map_err(doing("listing tables"))
+}
+
+/// Whether a table of ours is in the file.
+pub(super) async fn is_installed(connection: &mut SqliteConnection, table: &str) -> Result<bool> {
+    let installed = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?)").bind(table);
+    installed.fetch_one(connection).await.map_err(doing("looking for a queue"))
+}
+
+/// Tables that are audited already.
+async fn known(connection: &mut SqliteConnection) -> Result<Vec<String>> {
+    if !is_installed(connection, "muniment_audit_table").await? {
+        return Ok(Vec::new());
+    }
+    let known = sqlx::query_scalar("SELECT table_name FROM muniment_audit_table WHERE NOT is_gone");
+    known.fetch_all(connection).await.map_err(doing("looking at what is audited"))
+}
+
+/// Notes which of a table's columns are left out or masked.
+fn hide(table: &mut TableDescription, excluded: &[ColumnPattern], masked: &[ColumnPattern]) {
+    let of = |patterns: &[ColumnPattern]| {
+        table.columns.iter().filter(|column| patterns.iter().any(|pattern| matches_column(pattern, &table.name, column))).cloned().collect()
+    };
+    (table.excluded, table.masked) = (of(excluded), of(masked));
+}
+
+/// A statement that puts all rows of a table into the queue.
+pub(super) fn baseline(table: &TableDescription) -> String {
+    format!(
+        "INSERT INTO muniment_audit_queue (table_name, operation, new_row) SELECT {}, 'SNAPSHOT', {} FROM {} AS t",
+        literal(&format!("main.{}", table.name)),
+        image(table, "t"),
+        identifier(&table.name)
+    )
+}
+
+/// What a new table is taken in by.
+pub(super) struct Patterns {
+    tables: Vec<TablePattern>,
+    excluded: Vec<ColumnPattern>,
+    masked: Vec<ColumnPattern>,
+}
+
+impl Patterns {
+    /// Those that the file was attached with; none if that was before they were kept.
+    pub(super) async fn read(connection: &mut SqliteConnection) -> Result<Self> {
+        let mut patterns = Self { tables: Vec::new(), excluded: Vec::new(), masked: Vec::new() };
+        if !is_installed(connection, "muniment_audit_pattern").await? {
+            return Ok(patterns);
+        }
+        let rows = sqlx::query("SELECT tables, excluded, masked FROM muniment_audit_pattern").fetch_all(connection).await;
+        for row in rows.map_err(doing("reading the patterns"))? {
+            let list = |column: &str| serde_json::from_str::<Vec<String>>(row.get(column)).unwrap_or_default();
+            patterns.tables.extend(table_patterns(&list("tables"))?);
+            patterns.excluded.extend(column_patterns(&list("excluded"))?);
+            patterns.masked.extend(column_patterns(&list("masked"))?);
+        }
+        Ok(patterns)
+    }
+
+    /// Whether they take in a table of this name.
+    pub(super) fn take_in(&self, table: &str) -> bool {
+        self.tables.iter().any(|pattern| matches_table(pattern, table))
+    }
+
+    /// Notes which of a table's columns they leave out or mask, besides those that are noted.
+    pub(super) fn hide(&self, table: &mut TableDescription) {
+        let (excluded, masked) = (std::mem::take(&mut table.excluded), std::mem::take(&mut table.masked));
+        hide(table, &self.excluded, &self.masked);
+        let add = |hidden: &mut Vec<String>, before: Vec<String>| {
+            hidden.extend(before);
+            hidden.sort();
+            hidden.dedup();
+        };
+        add(&mut table.excluded, excluded);
+        add(&mut table.masked, masked);
+    }
+}
+
 /// The name under which the queue is read, if it is not this one: it can have one reader.
 async fn other_reader(connection: &mut SqliteConnection, name: &str) -> Result<Option<String>> {
-    let installed = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'muniment_audit_state'";
-    let installed: i64 = sqlx::query_scalar(installed).fetch_one(&mut *connection).await.map_err(doing("looking for a queue"))?;
-    if installed == 0 {
+    if !is_installed(connection, "muniment_audit_state").await? {
         return Ok(None);
     }
     let other = sqlx::query_scalar("SELECT name FROM muniment_audit_state WHERE name <> ? LIMIT 1").bind(name);

@@ -1,6 +1,5 @@
 //! Rows of the queue, turned into lines of `sys_audit_log` and findings.
 
-use super::triggers::TableDescription;
 use crate::change::{LineHead, LineTail, Operation, key_text};
 use crate::error::{CaptureError, Result};
 use crate::finding::{Finding, FindingKind};
@@ -109,18 +108,33 @@ impl Image {
     }
 }
 
+/// The key of a table, and those that it had.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub key: Vec<String>,
+    /// Keys of changes with numbers up to this one, in order.
+    pub former: Vec<(i64, Vec<String>)>,
+}
+
+impl Known {
+    /// The key that the change with this number has.
+    fn key_at(&self, number: i64) -> &[String] {
+        self.former.iter().find(|(until, _)| number <= *until).map_or(&self.key, |(_, key)| key)
+    }
+}
+
 /// A batch under construction.
 pub(super) struct Lines<'a> {
     source: &'a str,
     schema: &'a str,
-    tables: &'a HashMap<String, TableDescription>,
+    tables: &'a HashMap<String, Known>,
     batch: Batch,
     unattributed: Unattributed,
     last_at: i64,
 }
 
 impl<'a> Lines<'a> {
-    pub fn new(source: &'a str, schema: &'a str, tables: &'a HashMap<String, TableDescription>) -> Self {
+    pub fn new(source: &'a str, schema: &'a str, tables: &'a HashMap<String, Known>) -> Self {
         Self { source, schema, tables, batch: Batch::default(), unattributed: Unattributed::default(), last_at: 0 }
     }
 
@@ -163,8 +177,7 @@ impl<'a> Lines<'a> {
         let who = who(row.context.as_deref(), &session);
         let transaction = row.context_id.map(|number| format!("{}:{number}@{number}", self.source));
         let tail = LineTail::new(&who.context, who.attribution, self.last_at, transaction.as_deref());
-        let none = TableDescription::default();
-        let key = &self.tables.get(&row.table).unwrap_or(&none).key;
+        let key = self.tables.get(&row.table).map(|known| known.key_at(row.id)).unwrap_or_default();
         let parse = |text: &Option<String>| text.as_deref().map(Image::parse).transpose();
         let (old, new) = (parse(&row.old)?, if row.operation == "DDL" { None } else { parse(&row.new)? });
         let (old_json, new_json) = (old.as_ref().map(Image::json), new.as_ref().map(Image::json));
@@ -180,8 +193,13 @@ impl<'a> Lines<'a> {
                 line(Operation::Ddl, "*", None, None, row.new.as_deref(), &position);
                 1
             }
-            ("INSERT", None, Some(image)) => {
-                line(Operation::Insert, &image.key(key), None, new_json, None, &position);
+            ("TRUNCATE", ..) => {
+                line(Operation::Truncate, "*", None, None, None, &position);
+                1
+            }
+            ("INSERT" | "SNAPSHOT", None, Some(image)) => {
+                let operation = if row.operation == "INSERT" { Operation::Insert } else { Operation::Snapshot };
+                line(operation, &image.key(key), None, new_json, None, &position);
                 1
             }
             ("DELETE", Some(image), None) => {
@@ -205,7 +223,8 @@ impl<'a> Lines<'a> {
             }
             (other, ..) => return Err(CaptureError::Malformed(format!("{other:?} is no operation, or lacks its images"))),
         };
-        if who.attribution != crate::Attribution::Application {
+        let is_ours = matches!(row.operation.as_str(), "SNAPSHOT" | "TRUNCATE" | "DDL");
+        if who.attribution != crate::Attribution::Application && !is_ours {
             let transaction = row.context_id.map_or_else(|| "without a context".to_owned(), |number| number.to_string());
             self.unattributed.note(&transaction, &table, self.last_at, &session, who.malformed, &mut self.batch.findings);
         }

@@ -1,10 +1,11 @@
 //! Reads the queue of an SQLite file.
 
-use super::attach::{connect, describe, table_statements};
-use super::lines::{Lines, QueueRow};
-use super::triggers::{TableDescription, named_statements};
+use super::attach::{Patterns, baseline, connect, describe, is_installed, names, table_statements};
+use super::lines::{Known, Lines, QueueRow};
+use super::triggers::{TableDescription, identifier, named_statements};
 use crate::error::{CaptureError, Result};
 use crate::finding::{Finding, FindingKind};
+use crate::plan::Statement;
 use crate::queue::polling::{LONGEST_PAUSE, Polled, Queue};
 use crate::source::Batch;
 use async_trait::async_trait;
@@ -61,7 +62,7 @@ pub struct SqliteReader {
     options: SqliteOptions,
     connection: Option<SqliteConnection>,
     position: i64,
-    tables: HashMap<String, TableDescription>,
+    tables: HashMap<String, Known>,
     schema_version: Option<i64>,
     /// What is stored and not yet deleted.
     stored: Option<i64>,
@@ -123,36 +124,64 @@ impl SqliteReader {
             .map_err(&failed)?;
         let ending = "SELECT EXISTS (SELECT 1 FROM muniment_audit_state WHERE schema_version < 0)";
         let ending: bool = sqlx::query_scalar(ending).fetch_one(&mut *transaction).await.map_err(&failed)?;
-        let mut tables = HashMap::new();
-        let mut found = Vec::new();
+        let patterns = Patterns::read(&mut transaction).await?;
+        let mut tables: HashMap<String, Known> = HashMap::new();
+        let (mut found, mut taken) = (Vec::new(), Vec::new());
         for row in rows {
             let name: String = row.get("table_name");
             let list = |column: &str| serde_json::from_str::<Vec<String>>(row.get(column)).unwrap_or_default();
             let mut table = describe(&mut transaction, &name).await?;
             (table.excluded, table.masked) = (list("excluded"), list("masked"));
             let (gone, was_gone) = (table.columns.is_empty(), row.get::<bool, _>("is_gone"));
-            let changed = table.columns != list("columns") || was_gone;
-            if ending {
-                tables.insert(format!("main.{name}"), table);
+            let (changed, former) = (table.columns != list("columns"), list("key"));
+            if ending || (gone && was_gone) {
+                tables.entry(format!("main.{name}")).or_default().key = if gone { former } else { table.key };
                 continue;
             }
-            if !gone && !changed {
-                found.extend(missing_triggers(&mut transaction, &table).await?.map(|reason| (name.clone(), reason)));
-            }
-            if if gone { !was_gone } else { changed } {
-                note_ddl(&mut transaction, &name, gone).await?;
-            }
             if gone {
+                taken.extend(leave(&mut transaction, &name).await?);
                 // Its key is still needed for the changes before.
-                table.key = list("key");
-                let text = "UPDATE muniment_audit_table SET is_gone = 1 WHERE table_name = ?";
-                sqlx::query(text).bind(&name).execute(&mut *transaction).await.map_err(&failed)?;
-            } else if changed || found.iter().any(|(other, _)| *other == name) {
-                for statement in table_statements(&table) {
-                    sqlx::raw_sql(AssertSqlSafe(statement.sql)).execute(&mut *transaction).await.map_err(&failed)?;
-                }
+                tables.entry(format!("main.{name}")).or_default().key = former;
+                continue;
             }
-            tables.insert(format!("main.{name}"), table);
+            let reason = if changed || was_gone { None } else { missing_triggers(&mut transaction, &table).await? };
+            found.extend(reason.map(|reason| (name.clone(), reason)));
+            if changed && !was_gone {
+                note_ddl(&mut transaction, &name, None).await?;
+            }
+            if changed {
+                patterns.hide(&mut table);
+            }
+            if changed && former != table.key {
+                let text = "INSERT INTO muniment_audit_shape (table_name, until, key) VALUES (?, (SELECT seq FROM sqlite_sequence WHERE name = 'muniment_audit_queue'), ?)";
+                let query = sqlx::query(text).bind(&name).bind(serde_json::json!(former).to_string());
+                query.execute(&mut *transaction).await.map_err(&failed)?;
+            }
+            if was_gone {
+                taken.push(name.clone());
+            } else if changed || found.iter().any(|(other, _)| *other == name) {
+                run(&mut transaction, table_statements(&table)).await?;
+            }
+            tables.entry(format!("main.{name}")).or_default().key = table.key;
+        }
+        if !ending {
+            let new: Vec<String> = names(&mut transaction).await?;
+            let found = new.into_iter().filter(|name| patterns.take_in(name) && !tables.contains_key(&format!("main.{name}")));
+            taken.extend(found);
+            taken.sort();
+            taken.dedup();
+            for name in taken {
+                let table = take_in(&mut transaction, &name, &patterns).await?;
+                tables.entry(format!("main.{name}")).or_default().key = table.key;
+            }
+        }
+        if is_installed(&mut transaction, "muniment_audit_shape").await? {
+            let shapes = sqlx::query("SELECT table_name, until, key FROM muniment_audit_shape ORDER BY until");
+            for row in shapes.fetch_all(&mut *transaction).await.map_err(&failed)? {
+                let key = serde_json::from_str(row.get("key")).unwrap_or_default();
+                let name: String = row.get("table_name");
+                tables.entry(format!("main.{name}")).or_default().former.push((row.get("until"), key));
+            }
         }
         let current = sqlx::query_scalar(version).fetch_one(&mut *transaction).await.map_err(&failed)?;
         transaction.commit().await.map_err(&failed)?;
@@ -257,14 +286,56 @@ impl SqliteReader {
     }
 }
 
-/// Puts a change of a table into the queue.
-async fn note_ddl(connection: &mut SqliteConnection, table: &str, gone: bool) -> Result<()> {
+async fn run(connection: &mut SqliteConnection, statements: Vec<Statement>) -> Result<()> {
+    for statement in statements {
+        let query = sqlx::raw_sql(AssertSqlSafe(statement.sql));
+        query.execute(&mut *connection).await.map_err(CaptureError::database(statement.why))?;
+    }
+    Ok(())
+}
+
+/// A table is not there any more: its rows end. Returns the name that it has now, if it was renamed.
+async fn leave(connection: &mut SqliteConnection, name: &str) -> Result<Vec<String>> {
+    let failed = doing("following the schema");
+    let trigger = format!("muniment_insert_{name}");
+    let renamed = sqlx::query_scalar("SELECT tbl_name FROM sqlite_schema WHERE type = 'trigger' AND name = ?").bind(trigger);
+    let renamed: Option<String> = renamed.fetch_optional(&mut *connection).await.map_err(&failed)?;
+    let text = match &renamed {
+        Some(now) => format!("ALTER TABLE {name} RENAME TO {now}"),
+        None => format!("DROP TABLE {name}"),
+    };
+    note_ddl(connection, name, Some(text)).await?;
+    let ended = "INSERT INTO muniment_audit_queue (table_name, operation) VALUES (?, 'TRUNCATE')";
+    sqlx::query(ended).bind(format!("main.{name}")).execute(&mut *connection).await.map_err(&failed)?;
+    let gone = "UPDATE muniment_audit_table SET is_gone = 1 WHERE table_name = ?";
+    sqlx::query(gone).bind(name).execute(&mut *connection).await.map_err(&failed)?;
+    Ok(renamed.into_iter().collect())
+}
+
+/// Puts triggers on a new table, in place of those that it has from an earlier name, and its rows into the queue.
+async fn take_in(connection: &mut SqliteConnection, name: &str, patterns: &Patterns) -> Result<TableDescription> {
+    let failed = doing("taking in a new table");
+    let mut table = describe(connection, name).await?;
+    patterns.hide(&mut table);
+    let triggers = "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ? AND name LIKE 'muniment\\_%' ESCAPE '\\'";
+    let triggers: Vec<String> = sqlx::query_scalar(triggers).bind(name).fetch_all(&mut *connection).await.map_err(&failed)?;
+    let drop = |trigger: &String| Statement::new(format!("DROP TRIGGER {}", identifier(trigger)), "An earlier name's.");
+    run(connection, triggers.iter().map(drop).collect()).await?;
+    note_ddl(connection, name, None).await?;
+    run(connection, table_statements(&table)).await?;
+    run(connection, vec![Statement::new(baseline(&table), "Rows that were written before.")]).await?;
+    Ok(table)
+}
+
+/// Puts a change of a table into the queue: a statement, or how the table is made now.
+async fn note_ddl(connection: &mut SqliteConnection, table: &str, statement: Option<String>) -> Result<()> {
     let failed = doing("noting a change of a table");
-    let text: Option<String> = if gone {
-        Some(format!("DROP TABLE {table}"))
-    } else {
-        let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?";
-        sqlx::query_scalar(sql).bind(table).fetch_optional(&mut *connection).await.map_err(&failed)?
+    let text = match statement {
+        Some(text) => Some(text),
+        None => {
+            let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?";
+            sqlx::query_scalar(sql).bind(table).fetch_optional(&mut *connection).await.map_err(&failed)?
+        }
     };
     let insert = "INSERT INTO muniment_audit_queue (table_name, operation, new_row) VALUES (?, 'DDL', ?)";
     sqlx::query(insert).bind(format!("main.{table}")).bind(text).execute(connection).await.map_err(&failed)?;

@@ -34,4 +34,16 @@ CREATE TABLE IF NOT EXISTS muniment_audit_state (
     name           TEXT PRIMARY KEY,
     schema_version INTEGER NOT NULL,
     processed      INTEGER NOT NULL DEFAULT 0
+);
+-- The patterns by which tables are taken in, and columns left out or masked, as JSON.
+CREATE TABLE IF NOT EXISTS muniment_audit_pattern (
+    tables   TEXT NOT NULL,
+    excluded TEXT NOT NULL,
+    masked   TEXT NOT NULL
+);
+-- Keys of tables for the changes with numbers up to `until`, of which later ones have another.
+CREATE TABLE IF NOT EXISTS muniment_audit_shape (
+    table_name TEXT NOT NULL,
+    until      INTEGER NOT NULL,
+    key        TEXT NOT NULL
 )
