@@ -51,6 +51,15 @@ impl Database {
         }
     }
 
+    /// The number that a query gives.
+    pub async fn number(&mut self, sql: &str) -> i64 {
+        let sql = AssertSqlSafe(sql.to_owned());
+        match self {
+            Self::Sqlite(connection) => sqlx::query_scalar(sql).fetch_one(connection).await.unwrap(),
+            Self::Postgres(connection, _) => sqlx::query_scalar(sql).fetch_one(connection).await.unwrap(),
+        }
+    }
+
     /// Rows of a query: two texts each.
     async fn pairs(&mut self, sql: &str) -> Vec<(String, String)> {
         let sql = AssertSqlSafe(sql.to_owned());

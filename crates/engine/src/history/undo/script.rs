@@ -21,19 +21,29 @@ pub(super) fn write(dialect: Dialect, selection: &Selection, steps: &[&Step]) ->
     let (begin, end) = writer.frame();
     let mut script = header(selection, steps.len()) + begin;
     let mut refusals = Vec::new();
-    for (done, step) in steps.iter().enumerate() {
-        match writer.step(step, done + 1) {
-            Ok(text) => {
-                let _ = write!(script, "\n-- record {}\n{text}", step.record);
+    let mut done = 0;
+    for together in steps.chunk_by(|a, b| writer.inserts_together() && a.is_insert() && b.is_insert()) {
+        let before = refusals.len();
+        let mut texts = String::new();
+        for step in together {
+            done += 1;
+            match writer.step(step, done) {
+                Ok(text) => {
+                    let _ = write!(texts, "\n-- record {}\n{text}", step.record);
+                }
+                Err(reason) => refusals.push(Refusal {
+                    record: step.record,
+                    table: step.table.clone(),
+                    primary_key: step.primary_key.clone(),
+                    later: None,
+                    reason,
+                }),
             }
-            Err(reason) => refusals.push(Refusal {
-                record: step.record,
-                table: step.table.clone(),
-                primary_key: step.primary_key.clone(),
-                later: None,
-                reason,
-            }),
         }
+        if together.len() > 1 && refusals.len() == before {
+            texts = writer.inserts(together).unwrap_or(texts);
+        }
+        script.push_str(&texts);
     }
     script.push('\n');
     script.push_str(end);
@@ -60,6 +70,20 @@ trait Writer {
     fn frame(&self) -> (&'static str, &'static str);
     /// A step with its check; steps are numbered from 1.
     fn step(&self, step: &Step, number: usize) -> Result<String, String>;
+    /// Whether it can insert rows of several tables at once, so that references between them are looked at when all are there.
+    fn inserts_together(&self) -> bool {
+        false
+    }
+    /// Steps that insert rows as one, each of which can be written by itself.
+    fn inserts(&self, _steps: &[&Step]) -> Result<String, String> {
+        Err("it writes them one by one".to_owned())
+    }
+}
+
+impl Step {
+    fn is_insert(&self) -> bool {
+        matches!(self.inverse, Inverse::Insert(_))
+    }
 }
 
 /// A name in its quotes; a quote within is doubled.
@@ -103,11 +127,28 @@ impl Postgresql {
         quoted(name, '"', '"')
     }
 
-    /// A row as the table's own type reads it from JSON, so that no value needs its type named. It reads a JSON null as NULL: see [`Self::value`].
-    fn row<'a>(table: &str, fields: impl Iterator<Item = &'a Field>) -> Result<String, String> {
+    /// A row as JSON. A JSON null is left out: see [`Self::value`].
+    fn object<'a>(fields: impl Iterator<Item = &'a Field>) -> Result<String, String> {
         let fields = fields.filter(|(_, value)| value.get() != JSON_NULL);
         let object = list(fields, ",", |(name, value)| Ok(format!("{}:{}", serde_json::Value::from(name.as_str()), value.get())))?;
-        Ok(format!("json_populate_record(NULL::{table}, {})", text(&format!("{{{object}}}"))?))
+        Ok(format!("{{{object}}}"))
+    }
+
+    /// A row as the table's own type reads it from JSON, so that no value needs its type named.
+    fn row<'a>(table: &str, fields: impl Iterator<Item = &'a Field>) -> Result<String, String> {
+        Ok(format!("json_populate_record(NULL::{table}, {})", text(&Self::object(fields)?)?))
+    }
+
+    /// A statement that is checked, in a block that can hold it.
+    fn block(statement: &str, rows: usize, reason: &str) -> String {
+        let mut tag = "$undo$".to_owned();
+        for attempt in 1.. {
+            if !statement.contains(&tag) {
+                break;
+            }
+            tag = format!("$undo{attempt}$");
+        }
+        format!("DO {tag} DECLARE n bigint; BEGIN\n{statement}\nIF n <> {rows} THEN RAISE EXCEPTION '{reason}'; END IF;\nEND {tag};\n")
     }
 
     /// A field of a row of this alias.
@@ -146,19 +187,41 @@ impl Writer for Postgresql {
     }
 
     fn step(&self, step: &Step, _: usize) -> Result<String, String> {
-        let statement = Self::statement(step)?;
-        let mut tag = "$undo$".to_owned();
-        for attempt in 1.. {
-            if !statement.contains(&tag) {
-                break;
+        let statement = format!("{}\nGET DIAGNOSTICS n = ROW_COUNT;", Self::statement(step)?);
+        Ok(Self::block(&statement, 1, &format!("record {}: the row is not as it left it", step.record)))
+    }
+
+    fn inserts_together(&self) -> bool {
+        true
+    }
+
+    /// One statement for all rows: PostgreSQL looks at references when it ends, so that rows that went by ON DELETE CASCADE may come before the row that they belong to.
+    fn inserts(&self, steps: &[&Step]) -> Result<String, String> {
+        let mut groups: Vec<(String, String, String, Vec<String>)> = Vec::new();
+        for step in steps {
+            let Inverse::Insert(row) = &step.inverse else { continue };
+            let table = table(&step.table, 2, '"', '"')?;
+            let names = list(row.iter(), ", ", |(name, _)| Self::name(name))?;
+            let values = list(row.iter(), ", ", |field| Self::value("o", field))?;
+            let object = Self::object(row.iter())?;
+            match groups.iter_mut().find(|group| (&group.0, &group.1, &group.2) == (&table, &names, &values)) {
+                Some(group) => group.3.push(object),
+                None => groups.push((table, names, values, vec![object])),
             }
-            tag = format!("$undo{attempt}$");
         }
-        let reason = format!("record {}: the row is not as it left it", step.record);
-        Ok(format!(
-            "DO {tag} DECLARE n bigint; BEGIN\n{statement}\nGET DIAGNOSTICS n = ROW_COUNT;\n\
-             IF n <> 1 THEN RAISE EXCEPTION '{reason}'; END IF;\nEND {tag};\n"
-        ))
+        let (mut inserts, mut counts) = (Vec::new(), Vec::new());
+        for (number, (table, names, values, rows)) in groups.iter().enumerate() {
+            let rows = text(&format!("[{}]", rows.join(",\n")))?;
+            inserts.push(format!(
+                "r{number} AS (INSERT INTO {table} ({names}) OVERRIDING SYSTEM VALUE\n\
+                 SELECT {values} FROM json_populate_recordset(NULL::{table}, {rows}) AS o RETURNING 1)"
+            ));
+            counts.push(format!("(SELECT count(*) FROM r{number})"));
+        }
+        let statement = format!("WITH {}\nSELECT {} INTO n;", inserts.join(",\n"), counts.join(" + "));
+        let records: Vec<String> = steps.iter().map(|step| step.record.to_string()).collect();
+        let block = Self::block(&statement, steps.len(), "not all rows could be inserted");
+        Ok(format!("\n-- records {}\n{block}", records.join(", ")))
     }
 }
 
