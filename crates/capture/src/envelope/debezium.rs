@@ -186,8 +186,8 @@ fn write(event: &Event<'_>, out: &mut Writer<'_>) -> Result<()> {
     let named = event.key.as_ref().map(|key| key_of(key)).or_else(|| {
         let id = ["_id".to_owned()];
         let is_mongodb = event.source.text("connector").as_deref() == Some("mongodb");
-        let columns = out.options.keys.of(&table).or_else(|| is_mongodb.then_some(&id[..]))?;
-        [&new, &old].into_iter().flatten().find_map(|image| image.key(columns))
+        let columns = [out.options.keys.of(&table), is_mongodb.then_some(&id[..])];
+        columns.into_iter().flatten().find_map(|columns| [&new, &old].into_iter().flatten().find_map(|image| image.key(columns)))
     });
     let key = if operation == Operation::Truncate { Some("*".to_owned()) } else { named };
     let state = std::mem::take(&mut out.decoded.state);

@@ -22,11 +22,18 @@ const POSITIONS: &[&[&str]] = &[
 
 /// The first of its numbers that is none, with its value: times, and PostgreSQL's position.
 pub(super) fn wrong_number(block: &Object<'_>) -> Option<(&'static str, String)> {
-    let times = ["ts_ms", "ts_us", "ts_ns"].into_iter().filter(|name| block.get(name).is_some() && block.int(name).is_none());
+    let is_time =
+        |name: &str, per_second: i64| block.int(name).is_some_and(|time| (0..=LAST_SECOND).contains(&time.div_euclid(per_second)));
+    let times = [("ts_ms", 1_000), ("ts_us", 1_000_000), ("ts_ns", 1_000_000_000)];
+    let times =
+        times.into_iter().filter(|(name, per_second)| block.get(name).is_some() && !is_time(name, *per_second)).map(|(name, _)| name);
     let is_postgres = block.text("connector").as_deref() == Some("postgresql");
     let lsn = ["lsn"].into_iter().filter(|name| is_postgres && block.text(name).is_some_and(|lsn| lsn.parse::<u64>().is_err()));
     times.chain(lsn).map(|name| (name, block.get(name).unwrap_or_default().to_owned())).next()
 }
+
+/// The last second of the year 9999.
+const LAST_SECOND: i64 = 253_402_300_799;
 
 /// Its position; `None` if the source block has none.
 pub(super) fn position(source: &Object<'_>) -> Option<String> {

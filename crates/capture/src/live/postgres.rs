@@ -107,7 +107,7 @@ impl PostgresLive {
         }
         let rows = query.fetch_all(&mut side).await.map_err(doing("reading the list of tables"))?;
         for row in rows {
-            let (live, table) = describe(&mut side, &row, &options).await?;
+            let (live, table) = describe(&mut side, &row, &options, is_queue).await?;
             tables.push(live);
             details.push(table);
         }
@@ -165,17 +165,23 @@ async fn insert_lsn(connection: &mut PgConnection) -> Result<u64> {
     parse_lsn(&text).ok_or_else(|| CaptureError::Malformed(format!("{text:?} is no LSN")))
 }
 
-async fn describe(connection: &mut PgConnection, row: &PgRow, options: &AttachOptions) -> Result<(LiveTable, Table)> {
+async fn describe(connection: &mut PgConnection, row: &PgRow, options: &AttachOptions, is_queue: bool) -> Result<(LiveTable, Table)> {
     let doing = || CaptureError::database("reading the columns of a table");
     let text = |row: &PgRow, name: &str| row.try_get::<String, _>(name).map_err(doing());
     let (name, schema, table) = (text(row, "name")?, text(row, "schema_name")?, text(row, "table_name")?);
     let relation: Oid = row.try_get("relation").map_err(doing())?;
     let (excluded, masked) = (column_patterns(&options.exclude_columns)?, column_patterns(&options.mask_columns)?);
+    let hidden = if is_queue { include_str!("sql/hidden_queued.sql") } else { include_str!("sql/hidden_attached.sql") };
+    let hidden = sqlx::query(hidden).bind(relation).fetch_all(&mut *connection).await.map_err(doing())?;
+    let is_hidden = |column: &str, how: &str| {
+        let found = hidden.iter().filter(|row| row.try_get::<&str, _>("name").is_ok_and(|name| name == column));
+        found.map(|row| row.try_get::<bool, _>(how)).find(|hidden| !matches!(hidden, Ok(false))).unwrap_or(Ok(false)).map_err(doing())
+    };
     let (mut columns, mut key, mut optional) = (Vec::new(), Vec::new(), Vec::new());
     let rows = sqlx::query(include_str!("sql/columns.sql")).bind(relation).fetch_all(connection).await.map_err(doing())?;
     for row in rows {
         let column = text(&row, "name")?;
-        if excluded.iter().any(|pattern| pattern.matches(&schema, &table, &column)) {
+        if excluded.iter().any(|pattern| pattern.matches(&schema, &table, &column)) || is_hidden(&column, "is_excluded")? {
             continue;
         }
         if let Some(place) = row.try_get::<Option<i64>, _>("key_place").map_err(doing())? {
@@ -184,7 +190,7 @@ async fn describe(connection: &mut PgConnection, row: &PgRow, options: &AttachOp
         if row.try_get("is_generated").map_err(doing())? {
             optional.push(column.clone());
         }
-        let is_masked = masked.iter().any(|pattern| pattern.matches(&schema, &table, &column));
+        let is_masked = masked.iter().any(|pattern| pattern.matches(&schema, &table, &column)) || is_hidden(&column, "is_masked")?;
         let kind = ValueKind::of_postgres_type(&text(&row, "type")?);
         columns.push(Column { quoted: identifier(&column), row: RowColumn::new(column, kind, is_masked) });
     }

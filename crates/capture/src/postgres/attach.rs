@@ -157,6 +157,7 @@ fn array(texts: impl Iterator<Item = String>) -> String {
 fn register(options: &AttachOptions, slot: &str, plan: &mut Plan) -> Result<()> {
     let tables: Vec<_> = table_patterns(&options.tables)?.iter().map(|pattern| pattern.like()).collect();
     let excluded: Vec<_> = column_patterns(&options.exclude_columns)?.iter().map(|pattern| pattern.like()).collect();
+    let masked: Vec<_> = column_patterns(&options.mask_columns)?.iter().map(|pattern| pattern.like()).collect();
     let identity = if options.identity == Identity::Full { "full" } else { "key" };
     let attribution = if options.attribution == Fallback::Activity { "activity" } else { "trigger" };
     let values = [
@@ -170,6 +171,9 @@ fn register(options: &AttachOptions, slot: &str, plan: &mut Plan) -> Result<()> 
         ("{excluded_schemas}", array(excluded.iter().map(|like| like.0.clone()))),
         ("{excluded_tables}", array(excluded.iter().map(|like| like.1.clone()))),
         ("{excluded_columns}", array(excluded.iter().map(|like| like.2.clone()))),
+        ("{masked_schemas}", array(masked.iter().map(|like| like.0.clone()))),
+        ("{masked_tables}", array(masked.iter().map(|like| like.1.clone()))),
+        ("{masked_columns}", array(masked.iter().map(|like| like.2.clone()))),
     ];
     let fill = |text: &str| values.iter().fold(text.to_owned(), |text, (place, value)| text.replace(place, value));
     plan.transaction.push(Statement::new(fill(include_str!("sql/record_source.sql")), "The source and its patterns."));

@@ -356,8 +356,8 @@ impl Pump {
             change => {
                 // Only the change that they are announced for says where it stands.
                 for relation in std::mem::take(&mut self.announced) {
-                    let primary_key = self.side.primary_key(relation.oid, lsn).await?;
-                    self.relations.note_table(relation, &primary_key);
+                    let (primary_key, masked) = self.side.columns(relation.oid, lsn).await?;
+                    self.relations.note_table(relation, &primary_key, &masked);
                 }
                 self.seek_session(state).await;
                 self.change(&change, state)?;

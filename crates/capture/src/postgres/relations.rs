@@ -58,8 +58,8 @@ impl Relations {
         self.types.insert(oid, kind);
     }
 
-    /// Notes a table; `primary_key` has the names of its columns according to the catalog, in key order.
-    pub fn note_table(&mut self, relation: Relation, primary_key: &[String]) {
+    /// Notes a table; `primary_key` has the names of its columns according to the catalog, in key order, `masked` those that were masked under another name.
+    pub fn note_table(&mut self, relation: Relation, primary_key: &[String], masked: &[String]) {
         let name = format!("{}.{}", relation.schema, relation.name);
         let key = key_columns(&relation, primary_key);
         let Relation { schema, name: table, .. } = &relation;
@@ -67,7 +67,8 @@ impl Relations {
         let ruled = |rules: &[ColumnPattern], column: &str| rules.iter().any(|rule| rule.matches(&schema, &table, column));
         let columns = relation.columns.into_iter().map(|column| {
             let kind = self.types.get(&column.type_oid).copied().unwrap_or_else(|| ValueKind::of_postgres_oid(column.type_oid));
-            let (excluded, masked) = (ruled(&self.rules.excluded, &column.name), ruled(&self.rules.masked, &column.name));
+            let excluded = ruled(&self.rules.excluded, &column.name);
+            let masked = ruled(&self.rules.masked, &column.name) || masked.contains(&column.name);
             TableColumn { row: RowColumn::new(column.name, kind, masked), excluded, identity: column.key }
         });
         let columns = columns.collect();

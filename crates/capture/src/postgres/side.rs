@@ -27,6 +27,14 @@ async fn primary_key(connection: &mut PgConnection, table: u32, lsn: u64) -> Res
     sqlx::query_scalar(include_str!("sql/primary_key.sql")).bind(Oid(table)).fetch_all(connection).await
 }
 
+/// Columns of a table that were masked by another name.
+pub(super) async fn masked_columns(connection: &mut PgConnection, table: u32) -> Result<Vec<String>, sqlx::Error> {
+    if !sqlx::query_scalar("SELECT to_regclass('muniment.attached') IS NOT NULL").fetch_one(&mut *connection).await? {
+        return Ok(Vec::new());
+    }
+    sqlx::query_scalar(include_str!("sql/masked_columns.sql")).bind(Oid(table)).fetch_all(connection).await
+}
+
 fn timed_out() -> sqlx::Error {
     sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
 }
@@ -44,11 +52,13 @@ impl Side {
         }
     }
 
-    /// Names of the columns that were a table's primary key at an LSN, in key order; none if it had none or is gone.
-    pub async fn primary_key(&mut self, table: u32, lsn: u64) -> Result<Vec<String>> {
+    /// Names of the columns that were a table's primary key at an LSN, in key order; none if it had none or is gone. And those of the columns that are masked now,
+    /// whatever name they had when they were attached.
+    pub async fn columns(&mut self, table: u32, lsn: u64) -> Result<(Vec<String>, Vec<String>)> {
         let mut connection = self.take().await?;
-        let asked = tokio::time::timeout(TIMEOUT, primary_key(&mut connection, table, lsn)).await.unwrap_or_else(|_| Err(timed_out()));
-        let columns = asked.map_err(CaptureError::database("asking for a table's primary key"))?;
+        let ask = async { Ok((primary_key(&mut connection, table, lsn).await?, masked_columns(&mut connection, table).await?)) };
+        let asked = tokio::time::timeout(TIMEOUT, ask).await.unwrap_or_else(|_| Err(timed_out()));
+        let columns = asked.map_err(CaptureError::database("asking for a table's columns"))?;
         self.connection = Some(connection);
         Ok(columns)
     }

@@ -13,7 +13,7 @@ use crate::postgres::relations::{Relations, Table, TableColumn};
 use crate::postgres::unattributed::Quota;
 use crate::row::{Value, row_json};
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write;
 
 /// Tables that a finding names.
@@ -57,6 +57,8 @@ pub(super) struct Transaction {
     /// Rows whose key has changed, under the new one: they come after the last row whose old key goes.
     moved: Vec<Moved>,
     moved_bytes: usize,
+    /// Places in `moved`, by the new key.
+    moved_keys: HashMap<String, usize>,
 }
 
 /// A row under its new key.
@@ -114,6 +116,7 @@ impl Transaction {
             malformed: None,
             rewritten: BTreeSet::new(),
             moved: Vec::new(),
+            moved_keys: HashMap::new(),
             moved_bytes: 0,
         }
     }
@@ -134,13 +137,21 @@ impl Transaction {
             self.settle(known, out);
         }
         self.write_line(old, known, out);
-        self.moved_bytes += moved.new.len() + moved.key.len() + moved.details.len();
+        self.moved_bytes += moved.new.len() + 2 * moved.key.len() + moved.details.len();
+        self.moved_keys.insert(moved.key.clone(), self.moved.len());
         self.moved.push(moved);
+    }
+
+    /// Whether a row that changes its key is one that has just come under this key, by another statement: it is the same in all that is known of it.
+    fn moves_again(&self, key: &str, old: Option<&[u8]>) -> bool {
+        let waiting = self.moved_keys.get(key).and_then(|at| self.moved.get(*at));
+        waiting.is_some_and(|waiting| old.is_none_or(|old| waiting.new == old))
     }
 
     /// Writes what waits for other rows: what comes now is of another statement.
     pub fn settle(&mut self, known: &[String], out: &mut Lines) {
         self.moved_bytes = 0;
+        self.moved_keys.clear();
         for Moved { table, key, new, details } in std::mem::take(&mut self.moved) {
             let (operation, details) = (Operation::Insert, Some(details.as_str()));
             self.write_line(
@@ -239,6 +250,9 @@ impl Transaction {
             let details = Some(scratch.details.as_str()).filter(|details| !details.is_empty());
             self.line(head(table, Operation::Update, &new_key, Some(&scratch.old), Some(&scratch.new), details), known, out);
             return Ok(());
+        }
+        if self.moves_again(&old_key, (!old.key_only).then_some(&scratch.old)) {
+            self.settle(known, out);
         }
         let to = format!("key changed to {new_key}");
         let from = format!("key changed from {old_key}; {}", scratch.details);
@@ -398,7 +412,11 @@ mod tests {
         let types = [20, 25, 1700, 1184, 16, 23, 25, 25, 1082, 701, 3802, 25];
         let columns =
             types.iter().enumerate().map(|(at, oid)| Column { key: true, name: format!("column_{at}"), type_oid: *oid }).collect();
-        relations.note_table(Relation { oid: 1, schema: "public".into(), name: "t".into(), identity: b'f', columns }, &["column_0".into()]);
+        relations.note_table(
+            Relation { oid: 1, schema: "public".into(), name: "t".into(), identity: b'f', columns },
+            &["column_0".into()],
+            &[],
+        );
         relations
     }
 

@@ -317,6 +317,9 @@ async fn keys_that_are_passed_on_in_one_statement() {
         )
         .await
         .unwrap();
+    let swap = "BEGIN; UPDATE t SET id = 0 WHERE id = 10; UPDATE t SET id = 10 WHERE id = 11; UPDATE t SET id = 11 WHERE id = 0;
+        UPDATE t SET id = 10, v = 9 WHERE id = 10; UPDATE t SET id = 11, v = 10 WHERE id = 11; COMMIT";
+    server.execute(DATABASE, swap).await.unwrap();
     let mut store = Store::default();
     store.catch_up(&mut source).await;
     let rows = replayed(&store, "public.t");
@@ -339,4 +342,24 @@ async fn a_trigger_that_was_disabled_is_reported_and_enabled_by_attaching_again(
     server.execute(DATABASE, "INSERT INTO t VALUES (2, 0)").await.unwrap();
     store.go_on(&mut source).await;
     assert_eq!(store.brief("id").last().map(String::as_str), Some("INSERT 2 2"));
+}
+
+#[tokio::test]
+async fn hidden_columns_stay_hidden_under_other_names() {
+    let server = server();
+    server
+        .execute(DATABASE, "CREATE TABLE t (id int PRIMARY KEY, secret text, pin text); INSERT INTO t VALUES (1, 'CLEAR', 'CLEAR')")
+        .await
+        .unwrap();
+    let hidden = AttachOptions { exclude_columns: vec!["t.secret".into()], mask_columns: vec!["t.pin".into()], ..options(&["public.*"]) };
+    attach(&server, &hidden).await;
+    let mut source = source(&server);
+    let script = "UPDATE t SET secret = 'CLEAR1'; ALTER TABLE t RENAME secret TO other; ALTER TABLE t RENAME pin TO number;
+        UPDATE t SET other = 'CLEAR2', number = 'CLEAR2'; ALTER TABLE t RENAME TO u; UPDATE u SET other = 'CLEAR3', number = 'CLEAR3'";
+    server.execute(DATABASE, script).await.unwrap();
+    let mut store = Store::default();
+    store.catch_up(&mut source).await;
+    let values: Vec<_> = store.changes.iter().map(|change| format!("{}{}", change["old_values"], change["new_values"])).collect();
+    assert_eq!(values.iter().filter(|text| text.contains("***")).count(), 3);
+    assert!(!values.iter().any(|text| text.contains("CLEAR")), "{values:?}");
 }

@@ -172,11 +172,12 @@ async fn trap_11_a_changed_key_can_be_followed_both_ways() {
 #[tokio::test]
 async fn trap_11_keys_that_are_passed_on_in_one_statement() {
     let server =
-        server("CREATE TABLE t (id int PRIMARY KEY DEFERRABLE); ALTER TABLE t REPLICA IDENTITY FULL; CREATE TABLE u (id int)").await;
+        server("CREATE TABLE t (id int PRIMARY KEY DEFERRABLE, v text); ALTER TABLE t REPLICA IDENTITY FULL; CREATE TABLE u (id int)")
+            .await;
     let mut store = Store::open(config(&server)).await;
     let context = |user: i32| format!("SELECT pg_logical_emit_message(true, 'muniment.context', '{{\"user_id\":{user}}}')");
     let sql = format!(
-        "INSERT INTO t VALUES (1), (2); {}; UPDATE t SET id = id + 1; {}; UPDATE t SET id = 5 - id; INSERT INTO u VALUES (1); UPDATE t SET id = 9 WHERE id = 2",
+        "INSERT INTO t VALUES (1, 'a'), (2, 'b'); {}; UPDATE t SET id = id + 1; {}; UPDATE t SET id = 5 - id; INSERT INTO u VALUES (1); UPDATE t SET id = 9 WHERE id = 2",
         context(1),
         context(2)
     );

@@ -8,7 +8,7 @@ use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::ingest::{IngestRequest, SourcePosition};
 use muniment_capture::open::{self, SourceSpec};
-use muniment_capture::plan::{AttachOptions, Plan};
+use muniment_capture::plan::{AttachOptions, Baseline, Plan};
 use muniment_capture::remainder::Remainder;
 use muniment_model::Format;
 use muniment_store::db::CaptureSourceRow;
@@ -92,6 +92,9 @@ pub struct Attachment {
 /// A URL as it may be shown: without the password, and without parameters, which might hold one.
 pub fn without_password(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
+    if url.starts_with("sqlite:") {
+        return url.to_owned();
+    }
     let Some((scheme, rest)) = url.split_once("://") else { return "(not a URL)".to_owned() };
     let shown = match rest.rsplit_once('@') {
         Some((user, place)) => format!("{}@{place}", user.split(':').next().unwrap_or_default()),
@@ -155,6 +158,9 @@ impl Engine {
             return Err(error.into());
         }
         self.stop_source(&row.name).await;
+        if fresh && options.snapshot == Baseline::Initial && kind != open::POSTGRES_QUEUE {
+            self.end_former_rows(&plan).await?;
+        }
         row.state = ATTACHED.to_owned();
         self.record("CAPTURE_ATTACHED", &row, &options.tables, actor, fresh).await?;
         self.store().db().put_capture_source(&row).await?;
@@ -196,6 +202,25 @@ impl Engine {
         self.record("CAPTURE_DETACHED", &row, &options_of(&row)?.tables, actor, true).await?;
         self.store().db().remove_capture_source(name).await?;
         Ok(Attachment { plan, source: None })
+    }
+
+    /// Rows of a source that was attached before under this name end before the new baseline has them: what happened meanwhile is not known.
+    async fn end_former_rows(self: &Arc<Self>, plan: &Plan) -> Result<()> {
+        if self.store().db().position(&position_name(&plan.name)).await?.is_none() || plan.tables.is_empty() {
+            return Ok(());
+        }
+        let now = crate::now();
+        let line = |(number, table): (usize, &String)| {
+            serde_json::json!({
+                "table_name": table, "operation": "TRUNCATE", "primary_key": "*", "changed_at": now, "attribution": "NONE",
+                "change_details": "attached again: a new baseline tells what is there",
+                "transaction_id": format!("{}:0@0/0", plan.name), "source_position": format!("{}:0.{now}.{number}", plan.name),
+            })
+            .to_string()
+        };
+        let body = plan.tables.iter().enumerate().map(line).collect::<Vec<_>>().join("\n").into();
+        let request = IngestRequest { log: super::batch::CHANGES, body, format: Format::Ndjson, idempotency_key: None, position: None };
+        self.ingest(request).await.map(drop)
     }
 
     /// Waits until what a source has is stored; in a task of its own if this engine doesn't capture.

@@ -83,6 +83,9 @@ pub(super) async fn narrow(
 ) -> Result<()> {
     let known = known_sources(query).await?;
     if let Some(source) = table.source {
+        if !known.iter().any(|name| name == source) {
+            must_have(query, source, &known).await?;
+        }
         let condition = of_source(source, &known, parameters);
         conditions.push_str(&format!(" AND {condition}"));
         return Ok(());
@@ -101,6 +104,18 @@ pub(super) async fn narrow(
     }
     found.sort_unstable();
     one_of(&found, table.name)
+}
+
+/// Refuses the name of a source of which the log has nothing.
+async fn must_have(query: &QueryEngine, source: &str, known: &[String]) -> Result<()> {
+    let mut parameters = Vec::new();
+    let condition = of_source(source, known, &mut parameters);
+    let sql = format!("SELECT id FROM audit.sys_audit_log WHERE {condition} LIMIT 1");
+    if query.collect(&sql, parameters).await?.iter().any(|batch| batch.num_rows() > 0) {
+        return Ok(());
+    }
+    let known = if known.is_empty() { "no source".to_owned() } else { known.join(", ") };
+    Err(EngineError::Parameter { name: "source", reason: format!("the log has nothing of {source}; it knows {known}") })
 }
 
 /// Refuses several sources.

@@ -8,6 +8,7 @@ use crate::postgres::patterns::{identifier, qualified};
 use crate::postgres::pgoutput::{Column, Relation, TypeName};
 use crate::postgres::position::parse_lsn;
 use crate::postgres::relations::{ColumnRules, Relations, Table};
+use crate::postgres::side::masked_columns;
 use crate::postgres::stream::ReplicationSource;
 use crate::postgres::transaction;
 use crate::row::Value;
@@ -181,7 +182,8 @@ impl Reader {
 
     /// The table as the stream describes it.
     async fn table(&self, connection: &mut PgConnection, relation: u32) -> Result<Option<Table>> {
-        let query = sqlx::query(include_str!("../sql/snapshot_table.sql")).bind(&self.source).bind(Oid(relation)).fetch_all(connection);
+        let query =
+            sqlx::query(include_str!("../sql/snapshot_table.sql")).bind(&self.source).bind(Oid(relation)).fetch_all(&mut *connection);
         let found = query.await.map_err(failed("reading a table's columns"))?;
         let Some(first) = found.first() else { return Ok(None) };
         let mut relations = Relations::new(self.rules.clone());
@@ -206,7 +208,8 @@ impl Reader {
             Ok((described, key.into_iter().map(|(_, name)| name).collect()))
         };
         let (described, key) = described().map_err(failed("reading a table's columns"))?;
-        relations.note_table(described, &key);
+        let masked = masked_columns(connection, relation).await.map_err(failed("reading a table's columns"))?;
+        relations.note_table(described, &key, &masked);
         Ok(relations.take_table(relation))
     }
 }

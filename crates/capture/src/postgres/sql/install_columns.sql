@@ -6,7 +6,8 @@ AS $$
     WITH judged AS (
         SELECT a.attnum, a.attname, a.attgenerated, EXISTS (
             SELECT FROM unnest(s.excluded_schemas, s.excluded_tables, s.excluded_columns) AS pattern (schema_like, table_like, column_like)
-            WHERE n.nspname LIKE pattern.schema_like AND r.relname LIKE pattern.table_like AND a.attname LIKE pattern.column_like) AS excluded
+            WHERE n.nspname LIKE pattern.schema_like AND r.relname LIKE pattern.table_like AND a.attname LIKE pattern.column_like)
+            OR EXISTS (SELECT FROM muniment.attached h WHERE h.source = s.name AND h.relation = a.attrelid AND a.attnum = ANY (h.hidden_numbers)) AS excluded
         FROM muniment.source s, pg_class r
         JOIN pg_namespace n ON n.oid = r.relnamespace
         JOIN pg_attribute a ON a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped

@@ -28,9 +28,18 @@ BEGIN
     FROM pg_event_trigger_ddl_commands() d
     JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
     JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname <> 'muniment';
-    IF touched IS NULL THEN
+    -- Whatever the command was: a schema may have another name, a type may have taken a key's column with it.
+    SELECT array_agg(a.relation) INTO moved
+    FROM muniment.attached a JOIN pg_class c ON c.oid = a.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE (a.schema_name, a.table_name) IS DISTINCT FROM (n.nspname::text, c.relname::text);
+    -- The same rows under other keys.
+    SELECT array_agg(DISTINCT a.relation) INTO rekeyed
+    FROM muniment.attached a CROSS JOIN LATERAL muniment.key_of(a.relation) k
+    WHERE a.published AND a.key_numbers IS DISTINCT FROM k.numbers AND a.key_numbers IS NOT NULL AND EXISTS (SELECT FROM pg_class WHERE oid = a.relation);
+    IF touched IS NULL AND moved IS NULL AND rekeyed IS NULL THEN
         RETURN;
     END IF;
+    touched := touched || moved || rekeyed;
     rewritten := ARRAY(SELECT c.oid FROM pg_class c WHERE c.oid::text = ANY (string_to_array(current_setting('muniment.rewritten', true), ',')));
     PERFORM set_config('muniment.rewritten', '', true);
     -- Rows that are others now, though no row was changed: a column has a new name, or a default where there was none.
@@ -40,17 +49,13 @@ BEGIN
         SELECT FROM pg_attribute a
         WHERE a.attrelid IN (SELECT d.objid UNION SELECT t.relid FROM pg_partition_tree(d.objid) t) AND a.atthasmissing
             AND a.xmin::text::bigint >= pg_snapshot_xmin(pg_current_snapshot())::text::bigint % 4294967296));
-    -- The same rows under other keys.
-    SELECT array_agg(DISTINCT a.relation) INTO rekeyed
-    FROM muniment.attached a CROSS JOIN LATERAL muniment.key_of(a.relation) k
-    WHERE a.relation = ANY (touched) AND a.published AND a.key_numbers IS DISTINCT FROM k.numbers AND a.key_numbers IS NOT NULL;
-    SELECT array_agg(a.relation) INTO moved
-    FROM muniment.attached a JOIN pg_class c ON c.oid = a.relation JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE a.relation = ANY (touched) AND (a.schema_name, a.table_name) IS DISTINCT FROM (n.nspname::text, c.relname::text);
     -- Names under which the log's rows end: nothing is there any more, or all of it comes again under another key. Without a primary key that is the whole row.
     SELECT array_agg(DISTINCT a.schema_name || '.' || a.table_name) INTO ended
     FROM muniment.attached a JOIN muniment.source s ON s.name = a.source
-    WHERE a.published AND (a.relation = ANY (moved) OR (s.baseline AND (a.relation = ANY (rekeyed)
+    WHERE a.published AND (a.relation = ANY (moved)
+        -- It has become a partition of another that is published.
+        OR EXISTS (SELECT FROM pg_partition_ancestors(a.relation) up JOIN muniment.attached p ON p.relation = up.relid AND p.published WHERE up.relid <> a.relation)
+        OR (s.baseline AND (a.relation = ANY (rekeyed)
         OR (a.key_numbers = '{}' AND EXISTS (
             SELECT FROM (SELECT a.relation AS relid UNION SELECT t.relid FROM pg_partition_tree(a.relation) t) t WHERE t.relid = ANY (altered || rewritten))))));
     SELECT array_agg(DISTINCT t.relid) INTO altered

@@ -41,7 +41,10 @@ BEGIN
             EXECUTE format('CREATE TRIGGER muniment_truncate BEFORE TRUNCATE ON %I.%I FOR EACH STATEMENT EXECUTE FUNCTION muniment.on_truncate()',
                 m.schema_name, m.table_name);
         END IF;
-        IF m.published AND NOT coalesce(m.was_published, false) THEN
+        -- One that was attached by itself before it became a partition is in it still.
+        IF m.published AND NOT coalesce(m.was_published, false) AND NOT EXISTS (
+            SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE p.pubname = s.publication AND r.prrelid = m.relation)
+        THEN
             EXECUTE format('ALTER PUBLICATION %I ADD TABLE %I.%I %s', s.publication, m.schema_name, m.table_name, coalesce(visible, ''));
         END IF;
         IF m.fresh AND m.published THEN
@@ -61,7 +64,7 @@ BEGIN
         EXECUTE format('ALTER PUBLICATION %I DROP TABLE %I.%I', s.publication, m.schema_name, m.table_name);
         EXECUTE format('ALTER PUBLICATION %I ADD TABLE %I.%I %s', s.publication, m.schema_name, m.table_name, m.visible);
     END LOOP;
-    PERFORM muniment.note_keys();
+    PERFORM muniment.note_columns();
     DELETE FROM muniment.at_work WHERE transaction_id = pg_current_xact_id();
     RETURN taken;
 END

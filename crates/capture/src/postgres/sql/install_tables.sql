@@ -34,6 +34,11 @@ CREATE TABLE IF NOT EXISTS muniment.attached (
 -- The primary key as its columns' names and numbers.
 ALTER TABLE muniment.attached ADD COLUMN IF NOT EXISTS key_columns text[], ADD COLUMN IF NOT EXISTS key_numbers int2[];
 
+-- Columns that are left out or masked, by number: under another name they are it still.
+ALTER TABLE muniment.attached ADD COLUMN IF NOT EXISTS hidden_numbers int2[], ADD COLUMN IF NOT EXISTS masked_numbers int2[];
+ALTER TABLE muniment.source ADD COLUMN IF NOT EXISTS masked_schemas text[] NOT NULL DEFAULT '{}',
+    ADD COLUMN IF NOT EXISTS masked_tables text[] NOT NULL DEFAULT '{}', ADD COLUMN IF NOT EXISTS masked_columns text[] NOT NULL DEFAULT '{}';
+
 -- Primary keys that tables had for the changes in the WAL before `until`, of which later ones have another.
 CREATE TABLE IF NOT EXISTS muniment.former_key (
     relation    oid NOT NULL,

@@ -7,4 +7,4 @@ LEFT JOIN LATERAL (SELECT f.former_identity, f.former_index FROM muniment.attach
 WHERE s.name = {name}
 ORDER BY m.relation
 ON CONFLICT (source, relation) DO NOTHING;
-SELECT muniment.note_keys()
+SELECT muniment.note_columns()

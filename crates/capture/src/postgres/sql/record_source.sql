@@ -1,6 +1,10 @@
-INSERT INTO muniment.source AS s (name, publication, slot, identity, attribution, baseline, schemas, tables, excluded_schemas, excluded_tables, excluded_columns)
-VALUES ({name}, {slot}, {slot}, {identity}, {attribution}, {baseline}, {schemas}, {tables}, {excluded_schemas}, {excluded_tables}, {excluded_columns})
+INSERT INTO muniment.source AS s (name, publication, slot, identity, attribution, baseline, schemas, tables, excluded_schemas, excluded_tables, excluded_columns,
+    masked_schemas, masked_tables, masked_columns)
+VALUES ({name}, {slot}, {slot}, {identity}, {attribution}, {baseline}, {schemas}, {tables}, {excluded_schemas}, {excluded_tables}, {excluded_columns},
+    {masked_schemas}, {masked_tables}, {masked_columns})
 ON CONFLICT (name) DO UPDATE SET identity = excluded.identity, attribution = excluded.attribution, baseline = excluded.baseline,
     schemas = s.schemas || excluded.schemas, tables = s.tables || excluded.tables,
     excluded_schemas = s.excluded_schemas || excluded.excluded_schemas, excluded_tables = s.excluded_tables || excluded.excluded_tables,
-    excluded_columns = s.excluded_columns || excluded.excluded_columns
+    excluded_columns = s.excluded_columns || excluded.excluded_columns,
+    masked_schemas = s.masked_schemas || excluded.masked_schemas, masked_tables = s.masked_tables || excluded.masked_tables,
+    masked_columns = s.masked_columns || excluded.masked_columns

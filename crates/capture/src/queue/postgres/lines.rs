@@ -10,6 +10,7 @@ use crate::source::Batch;
 use serde::Deserialize;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
+use std::collections::HashMap;
 
 /// A row of the queue.
 #[derive(Clone, Debug, Default)]
@@ -82,6 +83,8 @@ pub(super) struct Lines<'a> {
     last_at: i64,
     /// Rows that came under other keys in a run of such changes: they come after all those of the run have left theirs, since one may take over another's.
     moved: Vec<u8>,
+    /// Their images by the new key.
+    moved_rows: HashMap<String, Vec<u8>>,
     /// Transaction and table of the run.
     run: Option<(String, String)>,
 }
@@ -89,7 +92,19 @@ pub(super) struct Lines<'a> {
 impl<'a> Lines<'a> {
     pub fn new(source: &'a str, known_applications: &'a [String], shapes: &'a Shapes, told: Option<String>) -> Self {
         let (batch, unattributed) = (Batch::default(), Unattributed::default());
-        Self { source, known_applications, shapes, batch, unattributed, told, tail: None, last_at: 0, moved: Vec::new(), run: None }
+        Self {
+            source,
+            known_applications,
+            shapes,
+            batch,
+            unattributed,
+            told,
+            tail: None,
+            last_at: 0,
+            moved: Vec::new(),
+            moved_rows: HashMap::new(),
+            run: None,
+        }
     }
 
     /// Adds a row. If it can't be recorded, nothing of it is added.
@@ -125,6 +140,7 @@ impl<'a> Lines<'a> {
 
     fn end_run(&mut self) {
         self.run = None;
+        self.moved_rows.clear();
         self.batch.changes.append(&mut self.moved);
     }
 
@@ -191,6 +207,11 @@ impl<'a> Lines<'a> {
     }
 
     fn write(&mut self, row: &QueueRow) -> Result<usize> {
+        if row.operation == "BYPASSED" {
+            let reason = row.new.as_deref().and_then(|text| serde_json::from_str::<String>(text).ok()).unwrap_or_default();
+            self.finding(FindingKind::CaptureBypassed, row, &reason);
+            return Ok(0);
+        }
         let operation = match row.operation.as_str() {
             "INSERT" => Operation::Insert,
             "UPDATE" => Operation::Update,
@@ -253,6 +274,10 @@ impl<'a> Lines<'a> {
                     let details = Some(details.as_str()).filter(|details| !details.is_empty());
                     return Ok(self.line(row, LineParts { operation, key: &new_key, old: old_json, new: new_json, details, ordinal: 0 }));
                 }
+                // A row that has just come under this key, and goes on, is of another statement.
+                if self.moved_rows.get(&*old_key).is_some_and(|row| Some(row.as_slice()) == old_json) {
+                    self.end_run();
+                }
                 let to = format!("key changed to {new_key}");
                 self.line(
                     row,
@@ -266,6 +291,7 @@ impl<'a> Lines<'a> {
                 );
                 self.moved.extend_from_slice(&self.batch.changes[start..]);
                 self.batch.changes.truncate(start);
+                self.moved_rows.insert(new_key.into_owned(), new_json.unwrap_or_default().to_vec());
                 self.run = Some((row.transaction.clone(), row.table.clone()));
                 Ok(2)
             }

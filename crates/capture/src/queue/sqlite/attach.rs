@@ -49,11 +49,18 @@ pub async fn describe(connection: &mut SqliteConnection, table: &str) -> Result<
 
 /// A column of the schema of an SQLite file: patterns may call it `main`, or nothing.
 fn matches_table(pattern: &TablePattern, table: &str) -> bool {
-    pattern.matches("main", table) || pattern.matches("public", table)
+    let table = table.to_lowercase();
+    pattern.matches("main", &table) || pattern.matches("public", &table)
 }
 
 fn matches_column(pattern: &ColumnPattern, table: &str, column: &str) -> bool {
-    pattern.matches("main", table, column) || pattern.matches("public", table, column)
+    let (table, column) = (table.to_lowercase(), column.to_lowercase());
+    pattern.matches("main", &table, &column) || pattern.matches("public", &table, &column)
+}
+
+/// Names in patterns, as SQLite compares them: without case.
+fn without_case(patterns: &[String]) -> Vec<String> {
+    patterns.iter().map(|pattern| pattern.to_lowercase()).collect()
 }
 
 /// Looks at the file and says what attaching will do. Attaching again adds tables.
@@ -64,8 +71,9 @@ pub async fn plan(url: &str, options: &AttachOptions) -> Result<Plan> {
     let stem = std::path::Path::new(url.trim_start_matches("sqlite:")).file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let mut plan = Plan::new(options.name.clone().unwrap_or_else(|| default_name("sqlite", stem.as_deref().unwrap_or("file"))));
     check_name(&plan.name)?;
-    let patterns = table_patterns(&options.tables)?;
-    let (excluded, masked) = (column_patterns(&options.exclude_columns)?, column_patterns(&options.mask_columns)?);
+    let patterns = table_patterns(&without_case(&options.tables))?;
+    let (excluded, masked) =
+        (column_patterns(&without_case(&options.exclude_columns))?, column_patterns(&without_case(&options.mask_columns))?);
     let with_rows = options.snapshot == Baseline::Initial;
     let mut connection = connect(url).await?;
     if let Some(other) = other_reader(&mut connection, &plan.name).await? {
@@ -107,7 +115,7 @@ pub async fn plan(url: &str, options: &AttachOptions) -> Result<Plan> {
     }
     let json = |list: &[String]| literal(&serde_json::json!(list).to_string());
     let lists = [&options.tables, &options.exclude_columns, &options.mask_columns].map(|list| json(list)).join(", ");
-    let sql = format!("INSERT INTO muniment_audit_pattern (tables, excluded, masked) VALUES ({lists})");
+    let sql = format!("INSERT INTO muniment_audit_pattern (tables, excluded, masked, with_rows) VALUES ({lists}, {with_rows})");
     plan.transaction.push(Statement::new(sql, "By which new tables are taken in."));
     let _ = connection.close().await;
     Ok(plan)
@@ -115,8 +123,9 @@ pub async fn plan(url: &str, options: &AttachOptions) -> Result<Plan> {
 
 /// Tables of the file that can be audited, by name.
 pub(super) async fn names(connection: &mut SqliteConnection) -> Result<Vec<String>> {
-    let names = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE 'muniment\\_%' ESCAPE '\\' \
-                 AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY name";
+    // What virtual tables keep their rows in is theirs alone: triggers there make programs fail.
+    let names = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' \
+                 AND name NOT LIKE 'muniment\\_%' ESCAPE '\\' ORDER BY name";
     sqlx::query_scalar(names).fetch_all(connection).await.map_err(doing("listing tables"))
 }
 
@@ -158,21 +167,24 @@ pub(super) struct Patterns {
     tables: Vec<TablePattern>,
     excluded: Vec<ColumnPattern>,
     masked: Vec<ColumnPattern>,
+    /// Whether rows are recorded that were there before.
+    pub(super) with_rows: bool,
 }
 
 impl Patterns {
     /// Those that the file was attached with; none if that was before they were kept.
     pub(super) async fn read(connection: &mut SqliteConnection) -> Result<Self> {
-        let mut patterns = Self { tables: Vec::new(), excluded: Vec::new(), masked: Vec::new() };
+        let mut patterns = Self { tables: Vec::new(), excluded: Vec::new(), masked: Vec::new(), with_rows: false };
         if !is_installed(connection, "muniment_audit_pattern").await? {
             return Ok(patterns);
         }
-        let rows = sqlx::query("SELECT tables, excluded, masked FROM muniment_audit_pattern").fetch_all(connection).await;
+        let rows = sqlx::query("SELECT tables, excluded, masked, with_rows FROM muniment_audit_pattern").fetch_all(connection).await;
         for row in rows.map_err(doing("reading the patterns"))? {
             let list = |column: &str| serde_json::from_str::<Vec<String>>(row.get(column)).unwrap_or_default();
-            patterns.tables.extend(table_patterns(&list("tables"))?);
-            patterns.excluded.extend(column_patterns(&list("excluded"))?);
-            patterns.masked.extend(column_patterns(&list("masked"))?);
+            patterns.tables.extend(table_patterns(&without_case(&list("tables")))?);
+            patterns.excluded.extend(column_patterns(&without_case(&list("excluded")))?);
+            patterns.masked.extend(column_patterns(&without_case(&list("masked")))?);
+            patterns.with_rows |= row.get::<bool, _>("with_rows");
         }
         Ok(patterns)
     }

@@ -126,7 +126,7 @@ impl SqliteReader {
         let ending: bool = sqlx::query_scalar(ending).fetch_one(&mut *transaction).await.map_err(&failed)?;
         let patterns = Patterns::read(&mut transaction).await?;
         let mut tables: HashMap<String, Known> = HashMap::new();
-        let (mut found, mut taken) = (Vec::new(), Vec::new());
+        let (mut found, mut taken, mut again) = (Vec::new(), Vec::new(), Vec::new());
         for row in rows {
             let name: String = row.get("table_name");
             let list = |column: &str| serde_json::from_str::<Vec<String>>(row.get(column)).unwrap_or_default();
@@ -145,12 +145,19 @@ impl SqliteReader {
                 continue;
             }
             let reason = if changed || was_gone { None } else { missing_triggers(&mut transaction, &table).await? };
+            // Triggers go with their table: without them it is another one of the same name.
+            let is_other = reason.is_some() || (changed && !has_triggers(&mut transaction, &name).await?);
             found.extend(reason.map(|reason| (name.clone(), reason)));
             if changed && !was_gone {
                 note_ddl(&mut transaction, &name, None).await?;
             }
             if changed {
+                follow_names(&mut table, &list("columns"));
                 patterns.hide(&mut table);
+            }
+            if (changed || is_other) && !was_gone && patterns.with_rows {
+                let ends = is_other || table.key.is_empty() || former != table.key;
+                again.push((table.clone(), ends));
             }
             if changed && former != table.key {
                 let text = "INSERT INTO muniment_audit_shape (table_name, until, key) VALUES (?, (SELECT seq FROM sqlite_sequence WHERE name = 'muniment_audit_queue'), ?)";
@@ -163,6 +170,12 @@ impl SqliteReader {
                 run(&mut transaction, table_statements(&table)).await?;
             }
             tables.entry(format!("main.{name}")).or_default().key = table.key;
+        }
+        for (table, ends) in again {
+            if ends {
+                end_rows(&mut transaction, &table.name).await?;
+            }
+            run(&mut transaction, vec![Statement::new(baseline(&table), "Rows as they are now.")]).await?;
         }
         if !ending {
             let new: Vec<String> = names(&mut transaction).await?;
@@ -294,6 +307,33 @@ async fn run(connection: &mut SqliteConnection, statements: Vec<Statement>) -> R
     Ok(())
 }
 
+/// Under this name there are no rows any more, or all of them come again.
+async fn end_rows(connection: &mut SqliteConnection, name: &str) -> Result<()> {
+    let ended = sqlx::query("INSERT INTO muniment_audit_queue (table_name, operation) VALUES (?, 'TRUNCATE')").bind(format!("main.{name}"));
+    ended.execute(connection).await.map(drop).map_err(doing("following the schema"))
+}
+
+/// Whether a table has our triggers, as they are or changed.
+async fn has_triggers(connection: &mut SqliteConnection, name: &str) -> Result<bool> {
+    let text = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND name = ? AND tbl_name = ?)";
+    let query = sqlx::query_scalar(text).bind(format!("muniment_insert_{name}")).bind(name);
+    query.fetch_one(connection).await.map_err(doing("looking at the triggers"))
+}
+
+/// What was left out or masked under a column's former name is so under its new one.
+fn follow_names(table: &mut TableDescription, former: &[String]) {
+    if former.len() != table.columns.len() {
+        return;
+    }
+    for (before, now) in former.iter().zip(&table.columns).filter(|(before, now)| before != now) {
+        for hidden in [&mut table.excluded, &mut table.masked] {
+            if hidden.contains(before) && !hidden.contains(now) {
+                hidden.push(now.clone());
+            }
+        }
+    }
+}
+
 /// A table is not there any more: its rows end. Returns the name that it has now, if it was renamed.
 async fn leave(connection: &mut SqliteConnection, name: &str) -> Result<Vec<String>> {
     let failed = doing("following the schema");
@@ -305,8 +345,7 @@ async fn leave(connection: &mut SqliteConnection, name: &str) -> Result<Vec<Stri
         None => format!("DROP TABLE {name}"),
     };
     note_ddl(connection, name, Some(text)).await?;
-    let ended = "INSERT INTO muniment_audit_queue (table_name, operation) VALUES (?, 'TRUNCATE')";
-    sqlx::query(ended).bind(format!("main.{name}")).execute(&mut *connection).await.map_err(&failed)?;
+    end_rows(connection, name).await?;
     let gone = "UPDATE muniment_audit_table SET is_gone = 1 WHERE table_name = ?";
     sqlx::query(gone).bind(name).execute(&mut *connection).await.map_err(&failed)?;
     Ok(renamed.into_iter().collect())
@@ -323,7 +362,9 @@ async fn take_in(connection: &mut SqliteConnection, name: &str, patterns: &Patte
     run(connection, triggers.iter().map(drop).collect()).await?;
     note_ddl(connection, name, None).await?;
     run(connection, table_statements(&table)).await?;
-    run(connection, vec![Statement::new(baseline(&table), "Rows that were written before.")]).await?;
+    if patterns.with_rows {
+        run(connection, vec![Statement::new(baseline(&table), "Rows that were written before.")]).await?;
+    }
     Ok(table)
 }
 

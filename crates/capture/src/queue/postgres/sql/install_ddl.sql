@@ -23,16 +23,14 @@ BEGIN
     FROM pg_event_trigger_ddl_commands() d
     JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
     JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname <> 'muniment';
-    IF touched IS NULL THEN
+    SELECT array_agg(q.table_name) INTO former
+    FROM muniment.queue_table q JOIN pg_class c ON c.oid = q.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE q.table_name <> n.nspname || '.' || c.relname;
+    IF touched IS NULL AND former IS NULL THEN
         RETURN;
     END IF;
     rewritten := ARRAY(SELECT c.oid FROM pg_class c WHERE c.oid::text = ANY (string_to_array(current_setting('muniment.rewritten', true), ',')));
     PERFORM set_config('muniment.rewritten', '', true);
-    SELECT array_agg(q.table_name) INTO former
-    FROM muniment.queue_table q JOIN pg_class c ON c.oid = q.relation JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE q.relation = ANY (touched) AND q.table_name <> n.nspname || '.' || c.relname;
-    PERFORM muniment.queue_note(name, 'DDL', NULL, json_build_object('tag', tg_tag, 'statement', left(current_query(), 4000), 'gone', true), NULL)
-    FROM unnest(former) name;
     PERFORM muniment.queue_refresh();
     PERFORM muniment.queue_note(q.table_name, 'DDL', NULL,
         json_build_object('tag', tg_tag, 'statement', left(current_query(), 4000), 'rewritten', bool_or(coalesce(member.oid = ANY (rewritten), false))), NULL)

@@ -14,12 +14,14 @@ DECLARE
     m record;
 BEGIN
     FOR m IN
-        SELECT n.nspname, c.relname, g.tgname
+        SELECT q.table_name, n.nspname, c.relname, g.tgname
         FROM muniment.queue_table q
         CROSS JOIN LATERAL (SELECT q.relation AS oid UNION SELECT t.relid FROM pg_partition_tree(q.relation) t) member
         JOIN pg_class c ON c.oid = member.oid JOIN pg_namespace n ON n.oid = c.relnamespace
         JOIN pg_trigger g ON g.tgrelid = c.oid AND g.tgname IN ('00_muniment_row', '00_muniment_truncate') AND g.tgenabled <> 'A'
     LOOP
+        PERFORM muniment.queue_note(m.table_name, 'BYPASSED', NULL,
+            to_json(format('trigger %s of %I.%I was disabled and is enabled by attaching again: changes meanwhile are not captured', m.tgname, m.nspname, m.relname)), NULL);
         EXECUTE format('ALTER TABLE %I.%I ENABLE ALWAYS TRIGGER %I', m.nspname, m.relname, m.tgname);
     END LOOP;
 END
@@ -28,13 +30,24 @@ $$;
 -- Brings the triggers in line with the patterns of the source: new tables are taken in, renamed ones are recorded under their new name, and new partitions are watched
 -- for TRUNCATE. Run when attaching, and by the event trigger.
 CREATE OR REPLACE FUNCTION muniment.queue_refresh() RETURNS text[]
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
 AS $$
 DECLARE
     m record;
     taken text[] := '{}';
 BEGIN
     INSERT INTO muniment.at_work VALUES (pg_current_xact_id()) ON CONFLICT DO NOTHING;
+    -- Names under which there is no table any more; where there is no event trigger, a moment after it happened.
+    FOR m IN
+        SELECT q.relation, q.table_name, c.oid IS NULL AS dropped
+        FROM muniment.queue_table q LEFT JOIN pg_class c ON c.oid = q.relation LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.oid IS NULL OR q.table_name <> n.nspname || '.' || c.relname
+    LOOP
+        PERFORM muniment.queue_remember(m.relation);
+        PERFORM muniment.queue_note(m.table_name, 'DDL', NULL, json_build_object('tag', 'the table was dropped, or has another name', 'gone', true,
+            'statement', CASE WHEN current_query() NOT LIKE '%queue_refresh%' THEN left(current_query(), 4000) END), NULL);
+        DELETE FROM muniment.queue_table WHERE relation = m.relation AND m.dropped;
+    END LOOP;
     FOR m IN
         WITH named AS (
             SELECT DISTINCT c.oid
@@ -54,13 +67,16 @@ BEGIN
                 WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY k.place) AS key_columns,
             (SELECT coalesce(json_agg(json_build_array(a.attname, a.atttypid::int8, a.attgenerated <> '') ORDER BY a.attnum), '[]')
                 FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
-            ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND EXISTS (
+            ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND (EXISTS (
                 SELECT FROM unnest(s.excluded_schemas, s.excluded_tables, s.excluded_columns) AS pattern (schema_like, table_like, column_like)
-                WHERE n.nspname LIKE schema_like AND c.relname LIKE table_like AND a.attname LIKE column_like) ORDER BY a.attnum) AS excluded,
-            ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND EXISTS (
+                WHERE n.nspname LIKE schema_like AND c.relname LIKE table_like AND a.attname LIKE column_like)
+                OR a.attnum = ANY (known.excluded_numbers)) ORDER BY a.attnum) AS excluded,
+            ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND (EXISTS (
                 SELECT FROM unnest(s.masked_schemas, s.masked_tables, s.masked_columns) AS pattern (schema_like, table_like, column_like)
-                WHERE n.nspname LIKE schema_like AND c.relname LIKE table_like AND a.attname LIKE column_like) ORDER BY a.attnum) AS masked
+                WHERE n.nspname LIKE schema_like AND c.relname LIKE table_like AND a.attname LIKE column_like)
+                OR a.attnum = ANY (known.masked_numbers)) ORDER BY a.attnum) AS masked
         FROM top JOIN pg_class c ON c.oid = top.oid JOIN pg_namespace n ON n.oid = c.relnamespace CROSS JOIN muniment.queue_source s
+        LEFT JOIN muniment.queue_table known ON known.relation = c.oid
         ORDER BY n.nspname, c.relname
     LOOP
         IF NOT EXISTS (SELECT FROM muniment.queue_table t WHERE t.relation = m.relation AND t.table_name = m.table_name
@@ -83,9 +99,12 @@ BEGIN
                 AND (t.table_name, t.key_columns, t.excluded, t.masked, t.columns::text) = (m.table_name, m.key_columns, m.excluded, m.masked, m.columns::text))
         THEN
             PERFORM muniment.queue_remember(m.relation);
-            INSERT INTO muniment.queue_table AS t (relation, table_name, key_columns, excluded, masked, columns)
-            VALUES (m.relation, m.table_name, m.key_columns, m.excluded, m.masked, m.columns)
-            ON CONFLICT (relation) DO UPDATE SET table_name = m.table_name, key_columns = m.key_columns, excluded = m.excluded, masked = m.masked, columns = m.columns;
+            INSERT INTO muniment.queue_table AS t (relation, table_name, key_columns, excluded, masked, columns, excluded_numbers, masked_numbers)
+            VALUES (m.relation, m.table_name, m.key_columns, m.excluded, m.masked, m.columns,
+                ARRAY(SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = m.relation AND a.attname = ANY (m.excluded)),
+                ARRAY(SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = m.relation AND a.attname = ANY (m.masked)))
+            ON CONFLICT (relation) DO UPDATE SET table_name = m.table_name, key_columns = m.key_columns, excluded = m.excluded, masked = m.masked, columns = m.columns,
+                excluded_numbers = excluded.excluded_numbers, masked_numbers = excluded.masked_numbers;
         END IF;
     END LOOP;
     FOR m IN

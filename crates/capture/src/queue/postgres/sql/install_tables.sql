@@ -21,6 +21,9 @@ CREATE TABLE muniment.queue_table (
     excluded    text[] NOT NULL,
     masked      text[] NOT NULL,
     columns     json NOT NULL,
+    -- Under another name they are left out or masked still.
+    excluded_numbers int2[] NOT NULL,
+    masked_numbers   int2[] NOT NULL,
     attached_at timestamptz NOT NULL DEFAULT now()
 );
 

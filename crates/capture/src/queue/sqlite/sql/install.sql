@@ -37,9 +37,10 @@ CREATE TABLE IF NOT EXISTS muniment_audit_state (
 );
 -- The patterns by which tables are taken in, and columns left out or masked, as JSON.
 CREATE TABLE IF NOT EXISTS muniment_audit_pattern (
-    tables   TEXT NOT NULL,
-    excluded TEXT NOT NULL,
-    masked   TEXT NOT NULL
+    tables    TEXT NOT NULL,
+    excluded  TEXT NOT NULL,
+    masked    TEXT NOT NULL,
+    with_rows INTEGER NOT NULL
 );
 -- Keys of tables for the changes with numbers up to `until`, of which later ones have another.
 CREATE TABLE IF NOT EXISTS muniment_audit_shape (
