@@ -5,7 +5,7 @@ use crate::open::{POSTGRES, POSTGRES_QUEUE, SQLITE, SourceSpec};
 use crate::postgres::attach::slot_name;
 use crate::postgres::{Position, Server, parse_lsn, stream_part};
 use crate::queue;
-use sqlx::{Executor, PgConnection, Row, SqliteConnection};
+use sqlx::{Executor, PgConnection, Row};
 
 /// What was there when it was asked for.
 pub struct Remainder(Rest);
@@ -14,7 +14,7 @@ enum Rest {
     /// The stream up to this LSN.
     Stream(PgConnection, u64),
     Queue(PgConnection),
-    File(SqliteConnection),
+    File(queue::sqlite::Waiting),
 }
 
 fn doing() -> impl FnOnce(sqlx::Error) -> CaptureError {
@@ -41,7 +41,7 @@ impl Remainder {
                 Rest::Stream(connection, until)
             }
             POSTGRES_QUEUE => Rest::Queue(Server::parse(spec.url)?.connect().await?),
-            SQLITE => Rest::File(queue::sqlite::connect(spec.url).await?),
+            SQLITE => Rest::File(queue::sqlite::Waiting::of(spec.url).await?),
             _ => return Ok(None),
         };
         Ok(Some(Self(rest)))
@@ -62,12 +62,7 @@ impl Remainder {
                 Ok(false)
             }
             Rest::Queue(connection) => Ok(queue::postgres::waiting(connection).await?.0 == 0),
-            Rest::File(connection) => {
-                let stored = queue::sqlite::number(position).unwrap_or_default();
-                let waits = "SELECT EXISTS (SELECT 1 FROM muniment_audit_queue WHERE id > ? AND NOT is_dead)";
-                let waits: bool = sqlx::query_scalar(waits).bind(stored).fetch_one(connection).await.map_err(doing())?;
-                Ok(!waits)
-            }
+            Rest::File(waiting) => waiting.is_stored(position).await,
         }
     }
 }

@@ -5,9 +5,11 @@ mod show;
 
 use crate::config::Config;
 use crate::data_folder::{self, Writer};
+use crate::entity::print_json;
 use crate::error::{CliError, Result};
 use crate::ingest::client::Client;
 use crate::logging;
+use crate::sql::print;
 use args::{Attach, Detach, Sources};
 use muniment_capture::open;
 use muniment_capture::plan::Plan;
@@ -89,6 +91,9 @@ fn print_dialect(options: &Attach) -> Result<ExitCode> {
 /// Detaches a source.
 pub async fn detach(config: Config, options: Detach) -> Result<ExitCode> {
     logging::start(&config, "warn")?;
+    if options.server.is_none() {
+        data_folder::must_exist(config.data())?;
+    }
     let writer = writer(&config, options.server.clone()).await?;
     let outcome = detach_through(&writer, &options).await;
     close(writer).await?;
@@ -123,9 +128,9 @@ pub async fn sources(config: Config, options: Sources) -> Result<ExitCode> {
         None => muniment_engine::capture::sources_of(&*data_folder::read(&config).await?).await?,
     };
     if options.json {
-        println!("{}", serde_json::to_string_pretty(&sources).map_err(|error| CliError::Usage(error.to_string()))?);
+        print_json(&sources)?;
     } else {
-        print!("{}", show::sources(&sources));
+        print(show::sources(&sources).as_bytes())?;
         if sources.iter().all(|source| source.kind == muniment_capture::open::REGISTERS) {
             println!("No other database is attached. `muniment attach postgres://… --table 'schema.*'` attaches one.");
         }

@@ -28,7 +28,10 @@ BEGIN
     FROM pg_event_trigger_ddl_commands() d
     JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
     JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname <> 'muniment';
-    -- Whatever the command was: a schema may have another name, a type may have taken a key's column with it.
+    -- A schema may have another name, a type may have taken a key's column with it. Most commands can't do anything like that: temporary tables come and go often.
+    IF touched IS NULL AND tg_tag NOT IN ('ALTER SCHEMA', 'DROP TYPE', 'DROP DOMAIN', 'DROP EXTENSION', 'DROP SCHEMA', 'DROP OWNED') THEN
+        RETURN;
+    END IF;
     SELECT array_agg(a.relation) INTO moved
     FROM muniment.attached a JOIN pg_class c ON c.oid = a.relation JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE (a.schema_name, a.table_name) IS DISTINCT FROM (n.nspname::text, c.relname::text);

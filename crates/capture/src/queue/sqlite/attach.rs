@@ -15,7 +15,7 @@ const OLDEST_VERSION: &str = "3.38";
 const BUSY: Duration = Duration::from_secs(20);
 
 /// Connection to an existing file, named by its path or as `sqlite:path`.
-pub(crate) async fn connect(url: &str) -> Result<SqliteConnection> {
+pub(super) async fn connect(url: &str) -> Result<SqliteConnection> {
     let url = if url.starts_with("sqlite:") { url.to_owned() } else { format!("sqlite:{url}") };
     let options = SqliteConnectOptions::from_str(&url).map_err(CaptureError::database("reading the URL of a database file"))?;
     let options = options.create_if_missing(false).busy_timeout(BUSY).foreign_keys(true);

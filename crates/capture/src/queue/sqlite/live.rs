@@ -78,7 +78,7 @@ async fn copy_table(file: &mut SqliteConnection, table: &TableDescription, numbe
 }
 
 /// Number of a queued change in a position: `12`, `12.1` for the second record of a changed key, `12#…` for a finding after it.
-pub(crate) fn number(position: &str) -> Option<i64> {
+pub(super) fn number(position: &str) -> Option<i64> {
     position.split(['.', '#']).next()?.parse().ok()
 }
 

@@ -12,9 +12,10 @@ mod lines;
 mod live;
 mod reader;
 mod triggers;
+mod waiting;
 
-pub(crate) use attach::connect;
 pub use attach::{apply, attach_on, audit, describe, detach, end, plan};
-pub(crate) use live::{SqliteLive, number};
+pub(crate) use live::SqliteLive;
 pub use reader::{SqliteOptions, SqliteQueueSource};
 pub use triggers::{TableDescription, trigger_sql, trigger_statements};
+pub(crate) use waiting::Waiting;

@@ -23,6 +23,9 @@ BEGIN
     FROM pg_event_trigger_ddl_commands() d
     JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
     JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname <> 'muniment';
+    IF touched IS NULL AND tg_tag NOT IN ('ALTER SCHEMA', 'DROP TYPE', 'DROP DOMAIN', 'DROP EXTENSION', 'DROP SCHEMA', 'DROP OWNED') THEN
+        RETURN;
+    END IF;
     SELECT array_agg(q.table_name) INTO former
     FROM muniment.queue_table q JOIN pg_class c ON c.oid = q.relation JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE q.table_name <> n.nspname || '.' || c.relname;
