@@ -46,7 +46,7 @@ impl Lines {
     fn next(&mut self) -> Result<Vec<u8>> {
         let (mut body, first) = (std::mem::take(&mut self.partial), self.lines);
         let mut whole = 0;
-        while body.len() < REQUEST_BYTES && self.lines - first < REQUEST_LINES {
+        while whole < REQUEST_BYTES && self.lines - first < REQUEST_LINES {
             let left = self.longest.saturating_sub((body.len() - whole) as u64);
             match self.reader.by_ref().take(left).read_until(b'\n', &mut body) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock && whole == 0 => continue,

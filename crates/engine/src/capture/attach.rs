@@ -227,24 +227,27 @@ impl Engine {
     async fn read_remainder(self: &Arc<Self>, row: &CaptureSourceRow) -> Result<()> {
         let Some(mut remainder) = Remainder::of(&spec(row)).await? else { return Ok(()) };
         let own = (!self.captures().has(&row.name)).then(|| Running::start(self, row.clone()));
-        let began = Instant::now();
-        let outcome = loop {
-            let position = self.store().db().position(&position_name(&row.name)).await?.unwrap_or_default();
-            match remainder.is_stored(&position).await {
-                Ok(false) if began.elapsed() < READ_REMAINDER => tokio::time::sleep(LOOK_EVERY).await,
-                Ok(false) => {
-                    let seconds = READ_REMAINDER.as_secs();
-                    let reason = format!("what {} still has could not be read within {seconds} s: detach again, or discard it", row.name);
-                    break Err(EngineError::Refused(reason));
-                }
-                Ok(true) => break Ok(()),
-                Err(error) => break Err(error.into()),
-            }
-        };
+        let outcome = self.wait_for(&mut remainder, row).await;
         if let Some(own) = own {
             own.stop().await;
         }
         outcome
+    }
+
+    async fn wait_for(&self, remainder: &mut Remainder, row: &CaptureSourceRow) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let position = self.store().db().position(&position_name(&row.name)).await?.unwrap_or_default();
+            if remainder.is_stored(&position).await? {
+                return Ok(());
+            }
+            if began.elapsed() > READ_REMAINDER {
+                let seconds = READ_REMAINDER.as_secs();
+                let reason = format!("what {} still has could not be read within {seconds} s: detach again, or discard it", row.name);
+                return Err(EngineError::Refused(reason));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     async fn source_row(&self, name: &str) -> Result<Option<CaptureSourceRow>> {
