@@ -358,6 +358,14 @@ async fn hidden_columns_stay_hidden_and_tables_made_anew_begin_anew() {
     store.go_on(&mut source).await;
     let values: Vec<_> = store.changes.iter().map(|change| format!("{}{}", change["old_values"], change["new_values"])).collect();
     assert!(!values.iter().any(|text| text.contains("CLEAR")), "{values:?}");
+    execute(&mut client, "CREATE TABLE v (id INTEGER PRIMARY KEY, pin TEXT); ALTER TABLE t RENAME TO s; UPDATE s SET number = 'CLEAR3'")
+        .await
+        .unwrap();
+    store.go_on(&mut source).await;
+    execute(&mut client, "UPDATE s SET number = 'CLEAR4'; ALTER TABLE s RENAME TO t").await.unwrap();
+    store.go_on(&mut source).await;
+    let values: Vec<_> = store.changes.iter().map(|change| format!("{}{}", change["old_values"], change["new_values"])).collect();
+    assert!(!values.iter().any(|text| text.contains("CLEAR")), "{values:?}");
     let before = store.records.len();
     // The way in which SQLite's documentation tells to alter a table.
     let anew = "BEGIN; CREATE TABLE t_new (id INTEGER PRIMARY KEY, w TEXT); INSERT INTO t_new SELECT id, 'w' FROM t WHERE id = 1; DROP TABLE t; ALTER TABLE t_new RENAME TO t; COMMIT";

@@ -127,6 +127,7 @@ impl SqliteReader {
         let patterns = Patterns::read(&mut transaction).await?;
         let mut tables: HashMap<String, Known> = HashMap::new();
         let (mut found, mut taken, mut again) = (Vec::new(), Vec::new(), Vec::new());
+        let mut renamed: HashMap<String, TableDescription> = HashMap::new();
         for row in rows {
             let name: String = row.get("table_name");
             let list = |column: &str| serde_json::from_str::<Vec<String>>(row.get(column)).unwrap_or_default();
@@ -139,7 +140,10 @@ impl SqliteReader {
                 continue;
             }
             if gone {
-                taken.extend(leave(&mut transaction, &name).await?);
+                if let Some(now) = leave(&mut transaction, &name).await? {
+                    taken.push(now.clone());
+                    renamed.insert(now, table);
+                }
                 // Its key is still needed for the changes before.
                 tables.entry(format!("main.{name}")).or_default().key = former;
                 continue;
@@ -184,7 +188,7 @@ impl SqliteReader {
             taken.sort();
             taken.dedup();
             for name in taken {
-                let table = take_in(&mut transaction, &name, &patterns).await?;
+                let table = take_in(&mut transaction, &name, &patterns, renamed.remove(&name)).await?;
                 tables.entry(format!("main.{name}")).or_default().key = table.key;
             }
         }
@@ -335,7 +339,7 @@ fn follow_names(table: &mut TableDescription, former: &[String]) {
 }
 
 /// A table is not there any more: its rows end. Returns the name that it has now, if it was renamed.
-async fn leave(connection: &mut SqliteConnection, name: &str) -> Result<Vec<String>> {
+async fn leave(connection: &mut SqliteConnection, name: &str) -> Result<Option<String>> {
     let failed = doing("following the schema");
     let trigger = format!("muniment_insert_{name}");
     let renamed = sqlx::query_scalar("SELECT tbl_name FROM sqlite_schema WHERE type = 'trigger' AND name = ?").bind(trigger);
@@ -348,13 +352,21 @@ async fn leave(connection: &mut SqliteConnection, name: &str) -> Result<Vec<Stri
     end_rows(connection, name).await?;
     let gone = "UPDATE muniment_audit_table SET is_gone = 1 WHERE table_name = ?";
     sqlx::query(gone).bind(name).execute(&mut *connection).await.map_err(&failed)?;
-    Ok(renamed.into_iter().collect())
+    Ok(renamed)
 }
 
-/// Puts triggers on a new table, in place of those that it has from an earlier name, and its rows into the queue.
-async fn take_in(connection: &mut SqliteConnection, name: &str, patterns: &Patterns) -> Result<TableDescription> {
+/// Puts triggers on a new table, in place of those that it has from an earlier name, and its rows into the queue. What was hidden under that name stays so.
+async fn take_in(
+    connection: &mut SqliteConnection,
+    name: &str,
+    patterns: &Patterns,
+    before: Option<TableDescription>,
+) -> Result<TableDescription> {
     let failed = doing("taking in a new table");
     let mut table = describe(connection, name).await?;
+    if let Some(before) = before {
+        (table.excluded, table.masked) = (before.excluded, before.masked);
+    }
     patterns.hide(&mut table);
     let triggers = "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ? AND name LIKE 'muniment\\_%' ESCAPE '\\'";
     let triggers: Vec<String> = sqlx::query_scalar(triggers).bind(name).fetch_all(&mut *connection).await.map_err(&failed)?;
