@@ -16,7 +16,6 @@ use std::time::Duration;
 /// Most bytes of a PostgreSQL name.
 const NAME_BYTES: usize = 63;
 /// Longest wait for a lock on a table: whoever waits for one holds up the application behind it.
-const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '3s'";
 /// Attempts to get all locks, and the pause between them.
 const ATTEMPTS: usize = 5;
 const PAUSE: Duration = Duration::from_secs(2);
@@ -122,10 +121,16 @@ fn note_baseline(options: &AttachOptions, fresh: &[&Member], plan: &mut Plan) {
     );
 }
 
+/// The statement with which a transaction begins that changes the application's tables.
+pub(crate) fn impatient() -> Statement {
+    let why = "Whoever waits for a lock holds up the application behind it: better to give up and try again.";
+    Statement::new("SET LOCAL lock_timeout = '3s'", why)
+}
+
 /// Functions and tables of the schema `muniment`.
 fn install(options: &AttachOptions, facts: &ServerFacts, plan: &mut Plan) {
+    plan.transaction.push(impatient());
     let mut add = |sql: &str, why: &str| plan.transaction.push(Statement::new(sql, why));
-    add(LOCK_TIMEOUT, "Whoever waits for a lock holds up the application behind it: better to give up and try again.");
     add("CREATE SCHEMA IF NOT EXISTS muniment", "Everything that Muniment adds is in this schema, but for the publication and the slot.");
     add(INSTALL_AT_WORK, "How it says that it changes tables itself.");
     let quiet = quiet();

@@ -210,6 +210,7 @@ impl Engine {
             return Ok(());
         }
         let now = crate::now();
+        // The transaction is before all others, so that reconciling counts it whatever instant it compares.
         let line = |(number, table): (usize, &String)| {
             serde_json::json!({
                 "table_name": table, "operation": "TRUNCATE", "primary_key": "*", "changed_at": now, "attribution": "NONE",

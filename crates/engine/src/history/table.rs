@@ -41,7 +41,7 @@ pub struct TablePage {
 /// # Errors
 /// [`crate::EngineError::Parameter`] if the table is of several sources and none is named; else as a query, see [`QueryEngine::sql`].
 pub async fn table_at<'a>(query: &QueryEngine, table: impl Into<Table<'a>>, time: i64, options: &TableAtOptions) -> Result<TablePage> {
-    let scope = Scope::new(query, table.into(), time).await?;
+    let scope = Scope::new(query, table.into(), time, options.after.is_none()).await?;
     let limit = options.limit.clamp(1, MAX_PAGE_KEYS);
     let keys = scope.keys(options.after.as_deref(), limit).await?;
     let (Some(first), Some(last)) = (keys.first(), keys.last()) else {
@@ -60,10 +60,13 @@ struct Scope<'a> {
 }
 
 impl<'a> Scope<'a> {
-    async fn new(query: &'a QueryEngine, table: Table<'_>, time: i64) -> Result<Self> {
+    /// The first page looks whether the table is of several sources; those after it need not look again.
+    async fn new(query: &'a QueryEngine, table: Table<'_>, time: i64, is_first: bool) -> Result<Self> {
         let (mut conditions, mut parameters) = ("table_name = $1".to_owned(), vec![text(table.name)]);
         until(time, &mut conditions, &mut parameters);
-        narrow(query, table, &mut conditions, &mut parameters).await?;
+        if is_first || table.source.is_some() {
+            narrow(query, table, &mut conditions, &mut parameters).await?;
+        }
         let emptied = format!(
             "SELECT recorded_at, id, retention_years, stream_index FROM audit.sys_audit_log \
              WHERE {conditions} AND primary_key IN ('', '*') AND operation = 'TRUNCATE' ORDER BY recorded_at DESC, id DESC LIMIT 1"

@@ -3,7 +3,7 @@
 use crate::error::{CaptureError, Result};
 use crate::plan::{AttachOptions, Baseline, Level, Plan, Statement, check_name, default_name};
 use crate::postgres::Server;
-use crate::postgres::attach::{INSTALL_AT_WORK, quiet};
+use crate::postgres::attach::{INSTALL_AT_WORK, impatient, quiet};
 use crate::postgres::detach::remove_schema;
 use crate::postgres::patterns::{ColumnPattern, TablePattern, column_patterns, literal, qualified, table_patterns};
 use sqlx::postgres::PgRow;
@@ -175,11 +175,6 @@ fn take_in(pattern: &TablePattern, candidates: Vec<Candidate>, hidden: &[ColumnP
 fn pattern_text(pattern: &TablePattern) -> String {
     let (schema, table) = pattern.names();
     format!("{schema}.{table}")
-}
-
-fn impatient() -> Statement {
-    let why = "Whoever waits for a lock holds up the application behind it: better to give up and try again.";
-    Statement::new("SET LOCAL lock_timeout = '3s'", why)
 }
 
 fn install(facts: &Facts, plan: &mut Plan) {

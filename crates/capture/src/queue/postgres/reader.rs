@@ -20,7 +20,7 @@ const FETCH: usize = 200;
 /// Bytes of rows after which a batch is full.
 const BATCH_BYTES: usize = 8 << 20;
 /// Bytes of rows after which a batch ends even within a run of changes of keys.
-const RUN_BYTES: usize = 256 << 20;
+const RUN_BYTES: usize = 64 << 20;
 /// How often is looked whether the triggers are all there.
 const HEALTH: Duration = Duration::from_secs(30);
 /// How often is looked whether a half of the queue can be emptied.

@@ -50,21 +50,13 @@ $$;
 CREATE OR REPLACE FUNCTION muniment.queue_on_drop() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    gone record;
 BEGIN
     IF to_regclass('muniment.queue_table') IS NULL OR EXISTS (SELECT FROM muniment.at_work WHERE transaction_id = pg_current_xact_id()) THEN
         RETURN;
     END IF;
-    FOR gone IN
-        SELECT q.relation, q.table_name
-        FROM muniment.queue_table q
-        JOIN pg_event_trigger_dropped_objects() d ON d.classid = 'pg_class'::regclass AND d.objsubid = 0 AND d.objid = q.relation
-    LOOP
-        PERFORM muniment.queue_remember(gone.relation);
-        DELETE FROM muniment.queue_table WHERE relation = gone.relation;
-        PERFORM muniment.queue_note(gone.table_name, 'DDL', NULL, json_build_object('tag', tg_tag, 'statement', left(current_query(), 4000), 'gone', true), NULL);
-    END LOOP;
+    PERFORM muniment.queue_leave(d.objid, tg_tag)
+    FROM pg_event_trigger_dropped_objects() d
+    WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0 AND d.objid IN (SELECT relation FROM muniment.queue_table);
 EXCEPTION WHEN OTHERS THEN
     RAISE WARNING 'muniment: % could not be reported: %', tg_tag, SQLERRM;
 END

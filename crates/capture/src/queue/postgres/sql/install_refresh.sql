@@ -6,6 +6,17 @@ AS $$
     SELECT t.table_name, nextval('muniment.queue_id'), t.key_columns, t.masked, t.columns FROM muniment.queue_table t WHERE t.relation = known
 $$;
 
+-- There is no table of this name any more: it is kept for the changes that wait, reported, and forgotten if it is not there under another name.
+CREATE OR REPLACE FUNCTION muniment.queue_leave(known oid, tag text) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT muniment.queue_remember(known);
+    SELECT muniment.queue_note(q.table_name, 'DDL', NULL, json_build_object('tag', tag, 'gone', true,
+        'statement', CASE WHEN current_query() NOT LIKE '%queue_refresh%' THEN left(current_query(), 4000) END), NULL)
+    FROM muniment.queue_table q WHERE q.relation = known;
+    DELETE FROM muniment.queue_table q WHERE q.relation = known AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = known)
+$$;
+
 -- Enables triggers that somebody has disabled. Run when attaching: that they are disabled is a finding as long as nobody does.
 CREATE OR REPLACE FUNCTION muniment.queue_enable() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -39,14 +50,11 @@ BEGIN
     INSERT INTO muniment.at_work VALUES (pg_current_xact_id()) ON CONFLICT DO NOTHING;
     -- Names under which there is no table any more; where there is no event trigger, a moment after it happened.
     FOR m IN
-        SELECT q.relation, q.table_name, c.oid IS NULL AS dropped
+        SELECT q.relation
         FROM muniment.queue_table q LEFT JOIN pg_class c ON c.oid = q.relation LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.oid IS NULL OR q.table_name <> n.nspname || '.' || c.relname
     LOOP
-        PERFORM muniment.queue_remember(m.relation);
-        PERFORM muniment.queue_note(m.table_name, 'DDL', NULL, json_build_object('tag', 'the table was dropped, or has another name', 'gone', true,
-            'statement', CASE WHEN current_query() NOT LIKE '%queue_refresh%' THEN left(current_query(), 4000) END), NULL);
-        DELETE FROM muniment.queue_table WHERE relation = m.relation AND m.dropped;
+        PERFORM muniment.queue_leave(m.relation, 'the table was dropped, or has another name');
     END LOOP;
     FOR m IN
         WITH named AS (
