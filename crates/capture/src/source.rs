@@ -14,6 +14,8 @@ pub struct Batch {
     pub findings: Vec<u8>,
     /// Whether definitions of tables are among the changes, of a source that takes baselines.
     pub ddl: bool,
+    /// Whether somebody waits for the position to be stored, even if nothing comes with it.
+    pub is_awaited: bool,
     /// Position after this batch, stored in the same commit as its changes.
     pub position: String,
 }

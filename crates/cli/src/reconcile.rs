@@ -145,6 +145,9 @@ fn table(outcome: &Reconciliation) -> String {
     if listed < outcome.total {
         text.push_str(&format!("… and {} more\n", outcome.total - listed));
     }
+    for table in &outcome.uncaptured {
+        text.push_str(&format!("{}: not captured, though a pattern takes it in; see `muniment sources`\n", plain(table)));
+    }
     text.push_str(&match outcome.total {
         0 => "no difference\n".to_owned(),
         1 => "1 difference\n".to_owned(),

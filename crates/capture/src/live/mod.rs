@@ -40,6 +40,11 @@ pub trait Live: Send {
     /// The tables, by name.
     fn tables(&self) -> &[LiveTable];
 
+    /// Tables that the patterns of the source take in, and whose changes are not captured, by name.
+    fn uncaptured(&self) -> &[String] {
+        &[]
+    }
+
     /// Where in the source's order the instant lies, for people.
     fn instant(&self) -> String;
 

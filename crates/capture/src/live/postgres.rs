@@ -28,7 +28,7 @@ const LOCK_PAUSE: Duration = Duration::from_secs(1);
 const KEY_CHARS: usize = 100;
 /// How often an idle source is made to move.
 const NUDGE_EVERY: Duration = Duration::from_secs(2);
-const NUDGE: &str = "SELECT pg_logical_emit_message(true, 'muniment.reconcile', '')";
+const NUDGE: &str = "SELECT pg_logical_emit_message(true, 'muniment.heartbeat', '')";
 
 /// Which transactions are seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +85,7 @@ pub(super) struct PostgresLive {
     /// Everything seen was committed before this place in the WAL.
     until: u64,
     tables: Vec<LiveTable>,
+    uncaptured: Vec<String>,
     details: Vec<Table>,
 }
 
@@ -111,6 +112,7 @@ impl PostgresLive {
             tables.push(live);
             details.push(table);
         }
+        let uncaptured = uncaptured(&mut side, spec.name, is_queue).await?;
         begin(&mut connection, &details).await?;
         let before = insert_lsn(&mut side).await?;
         let snapshot_text: String = sqlx::query_scalar("SELECT pg_current_snapshot()::text")
@@ -120,8 +122,25 @@ impl PostgresLive {
         let until = insert_lsn(&mut side).await?;
         let strange = || CaptureError::Malformed(format!("{snapshot_text:?} is no snapshot"));
         let snapshot = Snapshot::parse(&snapshot_text, before).ok_or_else(strange)?;
-        Ok(Self { connection, side, nudged: None, is_queue, snapshot, snapshot_text, until, tables, details })
+        Ok(Self { connection, side, nudged: None, is_queue, snapshot, snapshot_text, until, tables, uncaptured, details })
     }
+}
+
+/// Tables that patterns take in and that are not attached. What was attached by an earlier version may not be able to tell.
+async fn uncaptured(connection: &mut PgConnection, source: &str, is_queue: bool) -> Result<Vec<String>> {
+    let (function, query) = match is_queue {
+        true => ("muniment.queue_members()", include_str!("sql/uncaptured_by_queue.sql")),
+        false => ("muniment.members(text)", include_str!("sql/uncaptured.sql")),
+    };
+    let known = sqlx::query_scalar::<_, bool>("SELECT to_regprocedure($1) IS NOT NULL").bind(function).fetch_one(&mut *connection);
+    if !known.await.map_err(doing("looking for tables that are not captured"))? {
+        return Ok(Vec::new());
+    }
+    let mut query = sqlx::query_scalar(query);
+    if !is_queue {
+        query = query.bind(source);
+    }
+    query.fetch_all(connection).await.map_err(doing("looking for tables that are not captured"))
 }
 
 /// Begins the transaction with locks on all tables, before its snapshot is taken. Without them, one that is emptied or rewritten meanwhile would look empty. Gives up
@@ -149,12 +168,18 @@ async fn begin(connection: &mut PgConnection, tables: &[Table]) -> Result<()> {
 
 /// Whether every row that was there when a table was attached, or rewritten, is in the log.
 pub(super) async fn has_baselines(spec: &SourceSpec<'_>) -> Result<bool> {
-    if spec.kind != crate::open::POSTGRES {
-        return Ok(true);
-    }
     let mut connection = Server::parse(spec.url)?.connect().await?;
+    let doing = || doing("looking for baselines that are due");
+    if spec.kind != crate::open::POSTGRES {
+        let known = sqlx::query_scalar("SELECT to_regclass('muniment.queue_baseline') IS NOT NULL").fetch_one(&mut connection);
+        if !known.await.map_err(doing())? {
+            return Ok(true);
+        }
+        let query = sqlx::query_scalar("SELECT NOT EXISTS (SELECT FROM muniment.queue_baseline)");
+        return query.fetch_one(&mut connection).await.map_err(doing());
+    }
     let query = sqlx::query_scalar(include_str!("sql/has_baselines.sql")).bind(spec.name);
-    query.fetch_one(&mut connection).await.map_err(doing("looking for baselines that are due"))
+    query.fetch_one(&mut connection).await.map_err(doing())
 }
 
 async fn insert_lsn(connection: &mut PgConnection) -> Result<u64> {
@@ -253,6 +278,10 @@ fn text(row: &PgRow, at: usize) -> Result<Value<'_>, sqlx::Error> {
 impl Live for PostgresLive {
     fn tables(&self) -> &[LiveTable] {
         &self.tables
+    }
+
+    fn uncaptured(&self) -> &[String] {
+        &self.uncaptured
     }
 
     fn instant(&self) -> String {

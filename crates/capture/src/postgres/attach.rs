@@ -27,6 +27,9 @@ const FAILOVER_SLOTS: i32 = 170_000;
 /// Makes what [`quiet`] needs.
 pub(crate) const INSTALL_AT_WORK: &str = include_str!("sql/install_at_work.sql");
 
+/// Functions that tell what ALTER TYPE does to tables.
+pub(crate) const INSTALL_TYPES: &str = include_str!("sql/install_types.sql");
+
 /// The statement that makes all others of its transaction unreported: they are Muniment's own DDL.
 pub(crate) fn quiet() -> Statement {
     Statement::new(include_str!("sql/begin_work.sql"), "What follows is not reported as the application's DDL.")
@@ -149,6 +152,7 @@ fn install(options: &AttachOptions, facts: &ServerFacts, plan: &mut Plan) {
     add(include_str!("sql/install_columns.sql"), "Which columns may leave the database.");
     add(include_str!("sql/install_refresh.sql"), "Takes in new tables, partitions and columns.");
     if facts.is_superuser {
+        add(INSTALL_TYPES, "Knows which tables have columns of a type.");
         add(include_str!("sql/install_ddl.sql"), "DDL is recorded, and what is new is taken in.");
     }
 }
@@ -247,18 +251,20 @@ fn watch_ddl(facts: &ServerFacts, existing: &[String], plan: &mut Plan) {
     let triggers = [
         (
             "muniment_ddl",
-            "ddl_command_end WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE')",
+            "ddl_command_end WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE', 'ALTER SCHEMA', 'ALTER TYPE', 'ALTER DOMAIN', 'DROP TYPE', \
+             'DROP DOMAIN', 'DROP EXTENSION', 'DROP SCHEMA', 'DROP OWNED')",
             "on_ddl",
-            "New and changed tables.",
+            "New and changed tables, and their types and schemas.",
         ),
         ("muniment_rewrite", "table_rewrite", "on_rewrite", "Tables whose rows are rewritten without row events."),
         ("muniment_drop", "sql_drop", "on_drop", "Tables that are dropped."),
     ];
     for (name, event, function, why) in triggers {
-        if !existing.iter().any(|known| known == name) {
-            let sql = format!("CREATE EVENT TRIGGER {name} ON {event} EXECUTE FUNCTION muniment.{function}()");
-            plan.transaction.push(Statement::new(sql, why));
+        if existing.iter().any(|known| known == name) {
+            plan.transaction.push(Statement::new(format!("DROP EVENT TRIGGER {name}"), "It is made as this version needs it."));
         }
+        let sql = format!("CREATE EVENT TRIGGER {name} ON {event} EXECUTE FUNCTION muniment.{function}()");
+        plan.transaction.push(Statement::new(sql, why));
     }
 }
 

@@ -71,6 +71,7 @@ impl SlotMonitor {
                 outcome => outcome?,
             }
         }
+        health.complaints.extend(self.troubles(connection).await?);
         if !watches_ddl {
             health.complaints.push("DDL is not recorded: the event triggers are missing or disabled".to_owned());
         }
@@ -88,6 +89,17 @@ impl SlotMonitor {
             self.written.pop_front();
         }
         self.written.front().map_or(0.0, |(since, _)| since.elapsed().as_secs_f64())
+    }
+
+    /// Tables that could not be taken in. A database that was attached by an earlier version doesn't know.
+    async fn troubles(&self, connection: &mut PgConnection) -> Result<Vec<String>> {
+        let doing = || CaptureError::database("looking for tables that could not be taken in");
+        let known = sqlx::query_scalar::<_, bool>("SELECT to_regclass('muniment.trouble') IS NOT NULL").fetch_one(&mut *connection);
+        if !known.await.map_err(doing())? {
+            return Ok(Vec::new());
+        }
+        let query = sqlx::query_scalar(include_str!("sql/select_troubles.sql")).bind(&self.name);
+        query.fetch_all(connection).await.map_err(doing())
     }
 
     async fn refresh(&self, connection: &mut PgConnection) -> Result<()> {

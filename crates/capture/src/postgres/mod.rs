@@ -28,5 +28,6 @@ pub(crate) use open::open;
 pub use position::Position;
 pub(crate) use position::parse_lsn;
 pub use relations::ColumnRules;
+pub(crate) use snapshot::Progress as BaselineProgress;
 pub use snapshot::stream_part;
 pub use stream::{BaselineNeed, Limits, Progress, ReplicationConfig, ReplicationSource, SessionSource};

@@ -192,7 +192,8 @@ impl Pump {
         // The next batch will be about as large.
         let next = Lines { changes: Vec::with_capacity(state.lines.changes.len()), ..Lines::default() };
         let Lines { changes, records, findings, ddl } = std::mem::replace(&mut state.lines, next);
-        let batch = Batch { changes, records, findings, ddl, position: state.position.to_string() };
+        let is_awaited = std::mem::take(&mut state.heartbeat);
+        let batch = Batch { changes, records, findings, ddl, is_awaited, position: state.position.to_string() };
         loop {
             tokio::select! {
                 permit = self.out.reserve() => {
@@ -260,7 +261,7 @@ impl Pump {
         }
         // Findings are stored under their batch's position, so that position must be that of the transaction they are about.
         // Somebody who wrote a heartbeat waits for the position to come past it.
-        if !state.lines.findings.is_empty() || std::mem::take(&mut state.heartbeat) {
+        if !state.lines.findings.is_empty() || state.heartbeat {
             self.hand_out(state).await?;
         }
         Ok(())

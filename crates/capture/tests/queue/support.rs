@@ -1,7 +1,7 @@
 //! A stand-in for the engine: stores batches and their position, and confirms.
 
 use muniment_capture::Source;
-use muniment_capture::plan::AttachOptions;
+use muniment_capture::plan::{AttachOptions, Baseline};
 use muniment_capture::queue::postgres::{QueueOptions, QueueSource, apply, plan};
 use muniment_testkit::workload::LogRecord;
 use muniment_testkit::{PostgresOptions, PostgresServer};
@@ -99,7 +99,8 @@ pub fn server() -> PostgresServer {
 }
 
 pub fn options(tables: &[&str]) -> AttachOptions {
-    AttachOptions { name: Some("q".into()), tables: tables.iter().map(|table| (*table).to_owned()).collect(), ..AttachOptions::default() }
+    let tables = tables.iter().map(|table| (*table).to_owned()).collect();
+    AttachOptions { name: Some("q".into()), tables, snapshot: Baseline::None, ..AttachOptions::default() }
 }
 
 pub async fn attach(server: &PostgresServer, options: &AttachOptions) {

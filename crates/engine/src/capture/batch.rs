@@ -28,7 +28,7 @@ pub(super) struct Step<'a> {
 impl Engine {
     /// Puts a batch in the queue for its commit, behind all that were put there before. Waits while limits are reached: a source can wait, and slows nobody.
     pub(super) async fn enqueue_batch(self: &Arc<Self>, step: Step<'_>) -> Result<oneshot::Receiver<Result<Receipt>>> {
-        let Batch { changes, records, findings, position, ddl: _ } = step.batch;
+        let Batch { changes, records, findings, position, ddl: _, is_awaited: _ } = step.batch;
         while self.store().hot_size().0 > self.limits().hot_bytes {
             tokio::time::sleep(PAUSE).await;
         }

@@ -166,7 +166,7 @@ impl Runner {
                     self.settle(engine, source.as_mut(), &mut in_flight, receipt).await?;
                     continue;
                 }
-                Event::Batch(batch) if is_empty(&batch) && due > Instant::now() => {
+                Event::Batch(batch) if is_empty(&batch) && !batch.is_awaited && due > Instant::now() => {
                     skipped = Some(batch);
                     continue;
                 }

@@ -146,6 +146,16 @@ pub struct Reconciliation {
     pub differences: Vec<Difference>,
     /// Number of all differences.
     pub total: u64,
+    /// Tables that the source's patterns take in and of which nothing is captured.
+    #[serde(default)]
+    pub uncaptured: Vec<String>,
+}
+
+impl Reconciliation {
+    /// Whether the log has all that the database has, and nothing else.
+    pub fn is_clean(&self) -> bool {
+        self.total == 0 && self.uncaptured.is_empty()
+    }
 }
 
 impl Engine {
@@ -180,6 +190,7 @@ impl Engine {
             tables: Vec::new(),
             differences: Vec::new(),
             total: 0,
+            uncaptured: if options.tables.is_empty() { live.uncaptured().to_vec() } else { Vec::new() },
         };
         for table in tables {
             let mut comparer = TableComparer::new(&table, options.listed.saturating_sub(outcome.differences.len()));

@@ -168,6 +168,7 @@ fn reconcile_line() -> Value {
     let outcome = object(json!({
         "source": string, "instant": string, "position": string, "tables": { "type": "array", "items": table },
         "differences": { "type": "array", "items": difference }, "total": integer,
+        "uncaptured": { "type": "array", "items": string, "description": "Tables that the source's patterns take in and of which nothing is captured." },
     }));
     json!({
         "type": "object",

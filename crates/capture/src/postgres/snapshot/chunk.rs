@@ -12,7 +12,7 @@ const NOTED: usize = 200_000;
 
 /// How far a table's baseline is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     /// The table or partition.
     pub relation: u32,
     /// Number of the baseline.
@@ -24,8 +24,20 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn is_end(&self) -> bool {
+    pub(crate) fn is_end(&self) -> bool {
         self.row.is_none()
+    }
+
+    /// Reads a row's place in its file: `(block,offset)`.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub(crate) fn place(text: &str) -> Result<(u32, u16), CaptureError> {
+        let read = || {
+            let (block, offset) = text.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
+            Some((block.parse().ok()?, offset.parse().ok()?))
+        };
+        read().ok_or_else(|| CaptureError::Malformed(format!("{text:?} is no place of a row")))
     }
 }
 

@@ -16,7 +16,8 @@ use super::stream::ReplicationSource;
 use crate::error::Result;
 use crate::source::{Batch, Source};
 use async_trait::async_trait;
-use chunk::{Chunk, Progress, Recent};
+pub(crate) use chunk::Progress;
+use chunk::{Chunk, Recent};
 use reader::Outcome;
 pub(super) use reader::Reader;
 use std::time::Duration;
@@ -96,6 +97,7 @@ impl SnapshotSource {
             Work::Idle(at) if batch.ddl => *at = Instant::now(),
             Work::Idle(_) | Work::Ending => {}
         }
+        batch.is_awaited |= !matches!(self.work, Work::Idle(_));
         let position = self.stamped(&batch.position);
         self.handed_out = Some(std::mem::replace(&mut batch.position, position));
         Ok(batch)
@@ -113,7 +115,7 @@ impl SnapshotSource {
         let Work::Waiting(chunk) = std::mem::replace(&mut self.work, Work::Ending) else { return Ok(None) };
         self.progress = Some(chunk.progress.clone());
         let (changes, records) = chunk.into_lines();
-        let batch = Batch { changes, records, position: self.stamped(&stream), ..Batch::default() };
+        let batch = Batch { changes, records, position: self.stamped(&stream), is_awaited: true, ..Batch::default() };
         let ended = self.progress.as_ref().is_some_and(|progress| progress.is_end());
         if !ended {
             self.read();

@@ -16,7 +16,6 @@ use futures::TryStreamExt;
 use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgRow, PgValueFormat};
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row, ValueRef};
-use std::str::FromStr;
 use std::time::Duration;
 
 /// Rows and bytes after which a chunk is full.
@@ -256,7 +255,7 @@ impl Writer<'_> {
     fn write(&self, row: &PgRow) -> Result<((u32, u16), ChunkRow)> {
         let mut values = Vec::with_capacity(row.len() - 1);
         let place = match text(row, 0)? {
-            Some(place) => Place::from_str(place)?,
+            Some(place) => Progress::place(place)?,
             None => return Err(CaptureError::Malformed("a row without a place".into())),
         };
         for at in 1..row.len() {
@@ -265,12 +264,12 @@ impl Writer<'_> {
         let key = transaction::key(self.table, &values);
         let mut new = Vec::new();
         transaction::write_row(self.table, &values, |_| true, &mut new);
-        let position = format!("{}{}/{}", self.prefix, place.0.0, place.0.1);
+        let position = format!("{}{}/{}", self.prefix, place.0, place.1);
         let mut line = Vec::with_capacity(new.len() + 300);
         let (table, operation) = (&self.table.name, Operation::Snapshot);
         let head = LineHead { table, operation, key: &key, old: None, new: Some(&new), details: None, position: Some(&position) };
         head.write(&self.tail, &mut line);
-        Ok((place.0, ChunkRow { key: key.into_owned(), line }))
+        Ok((place, ChunkRow { key: key.into_owned(), line }))
     }
 }
 
@@ -284,19 +283,4 @@ fn text(row: &PgRow, at: usize) -> Result<Option<&str>> {
         return Err(CaptureError::Malformed("the server sent a value in binary form".into()));
     }
     value.as_str().map(Some).map_err(|error| CaptureError::Malformed(format!("a value is not UTF-8: {error}")))
-}
-
-/// A row's place: `(block,offset)`.
-struct Place((u32, u16));
-
-impl FromStr for Place {
-    type Err = CaptureError;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let read = || {
-            let (block, offset) = text.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
-            Some(Self((block.parse().ok()?, offset.parse().ok()?)))
-        };
-        read().ok_or_else(|| CaptureError::Malformed(format!("{text:?} is no place of a row")))
-    }
 }

@@ -37,7 +37,7 @@ AS $$
     WHERE i.indrelid = relation AND i.indisprimary
 $$;
 
--- Notes the keys of tables and their columns that are left out or masked, and keeps keys that are others now for the changes that are still to be read.
+-- Notes the keys of tables, their columns that are left out or masked and the tables that partitions come with, and keeps keys that are others now for the changes that are still to be read.
 CREATE OR REPLACE FUNCTION muniment.note_columns() RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -51,7 +51,7 @@ AS $$
     FROM muniment.attached b CROSS JOIN LATERAL muniment.key_of(b.relation) k
     WHERE b.source = a.source AND b.relation = a.relation AND (a.key_columns, a.key_numbers) IS DISTINCT FROM (k.names, k.numbers);
     WITH judged AS (
-        SELECT s.name AS source, m.relation,
+        SELECT s.name AS source, m.relation, m.root,
             array_agg(c.attnum) FILTER (WHERE EXISTS (
                 SELECT FROM unnest(s.excluded_schemas, s.excluded_tables, s.excluded_columns) AS pattern (schema_like, table_like, column_like)
                 WHERE n.nspname LIKE schema_like AND r.relname LIKE table_like AND c.attname LIKE column_like)) AS hidden,
@@ -61,12 +61,13 @@ AS $$
         FROM muniment.source s CROSS JOIN LATERAL muniment.members(s.name) m
         JOIN pg_class r ON r.oid = m.root JOIN pg_namespace n ON n.oid = r.relnamespace
         JOIN pg_attribute c ON c.attrelid = m.relation AND c.attnum > 0 AND NOT c.attisdropped
-        GROUP BY s.name, m.relation
+        GROUP BY s.name, m.relation, m.root
     )
     UPDATE muniment.attached a
-    SET hidden_numbers = ARRAY(SELECT DISTINCT unnest(coalesce(a.hidden_numbers, '{}') || coalesce(j.hidden, '{}'))),
+    SET root = j.root, hidden_numbers = ARRAY(SELECT DISTINCT unnest(coalesce(a.hidden_numbers, '{}') || coalesce(j.hidden, '{}'))),
         masked_numbers = ARRAY(SELECT DISTINCT unnest(coalesce(a.masked_numbers, '{}') || coalesce(j.masked, '{}')))
     FROM judged j
     WHERE j.source = a.source AND j.relation = a.relation
-        AND NOT (coalesce(j.hidden, '{}') <@ coalesce(a.hidden_numbers, '{}') AND coalesce(j.masked, '{}') <@ coalesce(a.masked_numbers, '{}'))
+        AND NOT (coalesce(j.hidden, '{}') <@ coalesce(a.hidden_numbers, '{}') AND coalesce(j.masked, '{}') <@ coalesce(a.masked_numbers, '{}')
+            AND a.root IS NOT DISTINCT FROM j.root)
 $$

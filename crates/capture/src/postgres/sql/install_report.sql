@@ -18,7 +18,7 @@ AS $$
 $$;
 
 -- Before TRUNCATE of a partition, or of a partitioned table. The stream has the TRUNCATE of the table that is published, but nothing of one of its partitions alone: that is
--- reported. The published table comes first and says so to its partitions, and the first of several partitions to the others.
+-- reported, and since it is not known which rows go, all of the table come again. The published table comes first and says so to its partitions, and the first of several partitions to the others.
 CREATE OR REPLACE FUNCTION muniment.on_truncate() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -31,7 +31,10 @@ BEGIN
     END IF;
     PERFORM set_config('muniment.truncated', said, true);
     IF NOT EXISTS (SELECT FROM muniment.attached WHERE relation = TG_RELID AND published) THEN
-        PERFORM muniment.report_ddl('TRUNCATE', ARRAY[name], ARRAY[name], NULL);
+        UPDATE muniment.attached a SET baseline = nextval('muniment.baseline')
+        FROM muniment.attached p JOIN muniment.source s ON s.name = p.source AND s.baseline
+        WHERE p.relation = TG_RELID AND a.source = p.source AND a.root = p.root;
+        PERFORM muniment.report_ddl('TRUNCATE', ARRAY[name], ARRAY[name], CASE WHEN FOUND THEN ARRAY[name] END);
     END IF;
     RETURN NULL;
 EXCEPTION WHEN OTHERS THEN

@@ -34,6 +34,9 @@ CREATE TABLE IF NOT EXISTS muniment.attached (
 -- The primary key as its columns' names and numbers.
 ALTER TABLE muniment.attached ADD COLUMN IF NOT EXISTS key_columns text[], ADD COLUMN IF NOT EXISTS key_numbers int2[];
 
+-- For a partition, the table that it comes with: when it leaves that one, its rows do.
+ALTER TABLE muniment.attached ADD COLUMN IF NOT EXISTS root oid;
+
 -- Columns that are left out or masked, by number: under another name they are it still.
 ALTER TABLE muniment.attached ADD COLUMN IF NOT EXISTS hidden_numbers int2[], ADD COLUMN IF NOT EXISTS masked_numbers int2[];
 ALTER TABLE muniment.source ADD COLUMN IF NOT EXISTS masked_schemas text[] NOT NULL DEFAULT '{}',
@@ -46,5 +49,13 @@ CREATE TABLE IF NOT EXISTS muniment.former_key (
     key_columns text[] NOT NULL
 );
 
-REVOKE ALL ON muniment.source, muniment.attached, muniment.former_key FROM PUBLIC;
+-- Tables that could not be taken in, and why.
+CREATE TABLE IF NOT EXISTS muniment.trouble (
+    source   text NOT NULL REFERENCES muniment.source (name) ON DELETE CASCADE,
+    relation oid NOT NULL,
+    reason   text NOT NULL,
+    PRIMARY KEY (source, relation)
+);
+
+REVOKE ALL ON muniment.source, muniment.attached, muniment.former_key, muniment.trouble FROM PUBLIC;
 REVOKE ALL ON SEQUENCE muniment.baseline FROM PUBLIC

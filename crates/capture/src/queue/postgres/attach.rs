@@ -3,7 +3,7 @@
 use crate::error::{CaptureError, Result};
 use crate::plan::{AttachOptions, Baseline, Level, Plan, Statement, check_name, default_name};
 use crate::postgres::Server;
-use crate::postgres::attach::{INSTALL_AT_WORK, impatient, quiet};
+use crate::postgres::attach::{INSTALL_AT_WORK, INSTALL_TYPES, impatient, quiet};
 use crate::postgres::detach::remove_schema;
 use crate::postgres::patterns::{ColumnPattern, TablePattern, column_patterns, literal, qualified, table_patterns};
 use sqlx::postgres::PgRow;
@@ -20,6 +20,7 @@ struct Facts {
     owns_schema: bool,
     is_replicated: bool,
     is_queued: bool,
+    is_older: bool,
 }
 
 impl Facts {
@@ -32,6 +33,7 @@ impl Facts {
             owns_schema: row.try_get("owns_schema")?,
             is_replicated: row.try_get("is_replicated")?,
             is_queued: row.try_get("is_queued")?,
+            is_older: row.try_get("is_older")?,
         })
     }
 }
@@ -94,13 +96,6 @@ pub async fn plan(url: &str, options: &AttachOptions) -> Result<Plan> {
     }
     plan.tables.sort();
     plan.tables.dedup();
-    if options.snapshot == Baseline::Initial {
-        plan.find(
-            Level::Note,
-            "baseline",
-            "rows that are there now are not recorded by the trigger queue: their old values come with their first change",
-        );
-    }
     install(&facts, &mut plan);
     register(options, &patterns, &mut plan)?;
     Ok(plan)
@@ -127,7 +122,9 @@ async fn judge(connection: &mut PgConnection, facts: &Facts, plan: &mut Plan) ->
         let text = "only a superuser can have DDL recorded; new tables are taken in within half a minute, and what was written to them before is lost";
         plan.find(Level::Warning, "event triggers", text);
     }
-    if facts.is_queued {
+    if facts.is_older {
+        plan.find(Level::Refusal, "queue", "the queue was set up by an earlier version: detach it first");
+    } else if facts.is_queued {
         let names = sqlx::query_scalar::<_, String>("SELECT name FROM muniment.queue_source").fetch_all(connection).await;
         if let Some(other) = names.map_err(CaptureError::database("reading what is attached"))?.into_iter().find(|name| *name != plan.name)
         {
@@ -193,6 +190,7 @@ fn install(facts: &Facts, plan: &mut Plan) {
     add(include_str!("sql/install_triggers.sql"), "What the triggers do.");
     add(include_str!("sql/install_refresh.sql"), "Puts triggers on the tables that the patterns take in.");
     if facts.is_superuser {
+        add(INSTALL_TYPES, "Knows which tables have columns of a type.");
         add(include_str!("sql/install_ddl.sql"), "DDL is recorded, and new tables are taken in.");
     }
 }
@@ -209,6 +207,7 @@ fn register(options: &AttachOptions, patterns: &[TablePattern], plan: &mut Plan)
     let (excluded, masked) = (columns(&options.exclude_columns)?, columns(&options.mask_columns)?);
     let values = [
         ("{name}", literal(&plan.name)),
+        ("{baseline}", (options.snapshot == Baseline::Initial).to_string()),
         ("{schemas}", array(tables.iter().map(|like| like.0.clone()))),
         ("{tables}", array(tables.iter().map(|like| like.1.clone()))),
         ("{excluded_schemas}", array(excluded.iter().map(|like| like.0.clone()))),

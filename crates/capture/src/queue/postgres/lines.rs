@@ -1,8 +1,9 @@
 //! Rows of the queue, turned into lines of `sys_audit_log` and findings.
 
+use super::baseline::Chunk;
 use super::image::{Image, Shape};
 use super::shapes::Shapes;
-use crate::change::{LineHead, LineTail, Operation};
+use crate::change::{Attribution, Context, LineHead, LineTail, Operation};
 use crate::error::{CaptureError, Result};
 use crate::finding::{Finding, FindingKind};
 use crate::queue::speaker::{Session, Unattributed, who};
@@ -124,6 +125,31 @@ impl<'a> Lines<'a> {
             self.moved.truncate(before.1);
         }
         self.batch.records += added?;
+        Ok(())
+    }
+
+    /// Adds the rows of a baseline.
+    pub fn add_chunk(&mut self, chunk: &Chunk) -> Result<()> {
+        let tail = LineTail::new(&Context::default(), Attribution::None, chunk.taken_at, None);
+        let unknown = Shape::default();
+        let shape = self.shapes.of(&chunk.table, i64::MAX).next().unwrap_or(&unknown);
+        for row in &chunk.rows {
+            let image = Image::parse(shape, &row.image)?;
+            let mut new = Vec::new();
+            image.write(&mut new);
+            let (key, operation) = (image.key(&shape.key), Operation::Snapshot);
+            let head = LineHead {
+                table: &chunk.table,
+                operation,
+                key: &key,
+                old: None,
+                new: Some(&new),
+                details: None,
+                position: Some(&row.position),
+            };
+            head.write(&tail, &mut self.batch.changes);
+            self.batch.records += 1;
+        }
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 //! changed a row after another did so after that other's commit, and took a higher number.
 
 mod attach;
+mod baseline;
 mod health;
 mod image;
 mod lines;

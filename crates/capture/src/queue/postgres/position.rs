@@ -2,7 +2,7 @@
 
 use crate::error::{CaptureError, Result};
 
-/// After a wave, or after a row within one. As text: `7`, or `7/120/118`; what follows a `#` only tells batches of findings apart.
+/// After a wave, or after a row within one. As text: `7`, or `7/120/118`; what follows a space is how far a baseline is, and what follows a `#` only tells batches of findings apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Position {
     pub wave: i64,
@@ -13,8 +13,13 @@ pub(super) struct Position {
 impl Position {
     pub fn parse(text: &str) -> Result<Self> {
         let malformed = || CaptureError::Malformed(format!("{text:?} is no position of a trigger queue"));
-        let numbers: Option<Vec<i64>> =
-            text.split('#').next().unwrap_or_default().split('/').map(|part| part.parse().ok().filter(|number| *number >= 0)).collect();
+        let numbers: Option<Vec<i64>> = text
+            .split([' ', '#'])
+            .next()
+            .unwrap_or_default()
+            .split('/')
+            .map(|part| part.parse().ok().filter(|number| *number >= 0))
+            .collect();
         match numbers.as_deref() {
             Some([wave]) => Ok(Self { wave: *wave, within: None }),
             Some([wave, last, id]) if *wave > 0 => Ok(Self { wave: *wave, within: Some((*last, *id)) }),
@@ -47,6 +52,7 @@ mod tests {
         for text in ["0", "7", "7/120/118"] {
             assert_eq!(Position::parse(text).unwrap().to_string(), text);
         }
+        assert_eq!(Position::parse("7/3/2 1/2/3/end#0a").unwrap().to_string(), "7/3/2");
         assert_eq!(Position::parse("7#0a").unwrap().to_string(), "7");
         for wrong in ["", "x", "-1", "1/2", "0/1/1", "1/2/3/4"] {
             assert!(Position::parse(wrong).is_err(), "{wrong}");

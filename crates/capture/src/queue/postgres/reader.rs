@@ -1,11 +1,12 @@
 //! Reads the queue, wave by wave.
 
+use super::baseline::{self, Chunk, Step};
 use super::lines::{Lines, QueueRow};
 use super::position::Position;
 use super::shapes::{self, Shapes};
 use crate::error::{CaptureError, Result};
 use crate::finding::{Finding, FindingKind};
-use crate::postgres::Server;
+use crate::postgres::{BaselineProgress, Server};
 use crate::queue::polling::{Polled, Queue};
 use crate::source::Batch;
 use async_trait::async_trait;
@@ -23,6 +24,10 @@ const BATCH_BYTES: usize = 8 << 20;
 const RUN_BYTES: usize = 64 << 20;
 /// How often is looked whether the triggers are all there.
 const HEALTH: Duration = Duration::from_secs(30);
+/// How often is looked whether a table's rows are to be read.
+const BASELINE: Duration = Duration::from_secs(1);
+/// Pause after that failed.
+const BASELINE_PAUSE: Duration = Duration::from_secs(5);
 /// How often is looked whether a half of the queue can be emptied.
 const CLEAR: Duration = Duration::from_secs(1);
 /// Bytes of a half from which on that is worth it; a smaller one is emptied once in a while.
@@ -87,6 +92,14 @@ pub struct QueueReader {
     looks: u32,
     bypassed: Vec<u8>,
     gap: Option<String>,
+    /// How far the newest baseline is.
+    progress: Option<BaselineProgress>,
+    /// Whether that is stored.
+    progress_stored: bool,
+    /// What comes after the wave at hand.
+    chunk: Option<Box<Chunk>>,
+    /// When it is looked again for tables whose rows are to be read.
+    baseline_at: Option<Instant>,
 }
 
 /// A session for questions to the queue.
@@ -126,6 +139,10 @@ impl QueueReader {
             looks: 0,
             bypassed: Vec::new(),
             gap: None,
+            progress: None,
+            progress_stored: false,
+            chunk: None,
+            baseline_at: None,
         }
     }
 
@@ -162,6 +179,10 @@ impl QueueReader {
             self.position
         ));
         self.position = Position { wave, within: None };
+        self.progress = None;
+        if baseline::is_known(connection).await? {
+            baseline::again(connection).await?;
+        }
         Ok(())
     }
 
@@ -262,7 +283,69 @@ impl QueueReader {
             self.position.within = None;
             self.transaction = None;
         }
-        batch.position = self.position.to_string();
+        batch.position = self.stamped();
+        Ok(batch)
+    }
+
+    /// The position, with how far the newest baseline is.
+    fn stamped(&self) -> String {
+        match &self.progress {
+            Some(progress) => format!("{} {progress}", self.position),
+            None => self.position.to_string(),
+        }
+    }
+
+    /// Begins a wave with rows of a baseline behind it, if one is due.
+    async fn read_chunk(&mut self) -> Result<()> {
+        if self.baseline_at.is_some_and(|at| at > Instant::now()) {
+            return Ok(());
+        }
+        let mut control = self.control().await?;
+        if !baseline::is_known(&mut control).await? {
+            (self.control, self.baseline_at) = (Some(control), Some(Instant::now() + HEALTH));
+            return Ok(());
+        }
+        if let Some(ended) = self.progress.take_if(|progress| progress.is_end() && self.progress_stored) {
+            baseline::done(&mut control, ended.relation, ended.baseline).await?;
+        } else if self.progress.as_ref().is_some_and(BaselineProgress::is_end) {
+            self.control = Some(control);
+            return Ok(());
+        }
+        match baseline::step(&mut control, &self.options.name, self.position.wave, self.progress.as_ref()).await {
+            Ok(Step::Nothing) => {
+                self.progress = None;
+                self.baseline_at = Some(Instant::now() + BASELINE);
+            }
+            Ok(Step::WaveFirst) => {}
+            Ok(Step::Chunk(chunk, shapes)) => {
+                (self.chunk, self.shapes) = (Some(chunk), Some(shapes));
+                self.control = Some(control);
+                return self.open(self.position.wave + 1).await;
+            }
+            Err(error) => {
+                let source = &self.options.name;
+                tracing::warn!(source, error = &error as &dyn std::error::Error, "a baseline could not be read; it is tried again");
+                self.baseline_at = Some(Instant::now() + BASELINE_PAUSE);
+                // The session has a transaction that failed.
+                return Ok(());
+            }
+        }
+        self.control = Some(control);
+        Ok(())
+    }
+
+    /// The rows of the baseline that were read with the wave that is over now.
+    fn chunk(&mut self, chunk: Chunk) -> Result<Batch> {
+        let shapes = self.shapes.take().unwrap_or_default();
+        let options = self.options.clone();
+        let mut lines = Lines::new(&options.name, &options.known_applications, &shapes, None);
+        let added = lines.add_chunk(&chunk);
+        let mut batch = lines.finish();
+        self.shapes = Some(shapes);
+        added?;
+        (self.progress, self.progress_stored) = (Some(chunk.progress), false);
+        batch.is_awaited = true;
+        batch.position = self.stamped();
         Ok(batch)
     }
 
@@ -353,7 +436,7 @@ impl QueueReader {
 
     /// Findings that belong to no change: the position tells them apart from other batches at the same place.
     fn finding_batch(&self, findings: Vec<u8>) -> Batch {
-        let position = format!("{}#{}", self.position, hex::encode(&Sha256::digest(&findings)[..6]));
+        let position = format!("{}#{}", self.stamped(), hex::encode(&Sha256::digest(&findings)[..6]));
         Batch { findings, position, ..Batch::default() }
     }
 
@@ -382,6 +465,8 @@ impl Queue for QueueReader {
 
     async fn begin(&mut self, position: Option<&str>) -> Result<()> {
         self.position = position.map(Position::parse).transpose()?.unwrap_or_default();
+        (self.progress, self.progress_stored) = (position.map(progress).transpose()?.flatten(), true);
+        (self.chunk, self.baseline_at) = (None, None);
         (self.cursor, self.between, self.control, self.stored) = (None, None, None, None);
         (self.shapes, self.looked, self.transaction) = (None, None, None);
         self.rows.clear();
@@ -399,6 +484,11 @@ impl Queue for QueueReader {
             Finding { kind, username: None, ip_address: None, user_agent: None, resource, reason: &gap, at: None }.write(&mut findings);
             return Ok(Some(self.finding_batch(findings)));
         }
+        if self.position.within.is_none()
+            && let Some(chunk) = self.chunk.take()
+        {
+            return self.chunk(*chunk).map(Some);
+        }
         if self.position.within.is_none() {
             if self.looked.is_none_or(|looked| looked.elapsed() >= HEALTH)
                 && let Some(batch) = self.health().await?
@@ -409,7 +499,8 @@ impl Queue for QueueReader {
             if let Some(early) = self.begun.and_then(|begun| WAVE.checked_sub(begun.elapsed())) {
                 tokio::time::sleep(early).await;
             }
-            if !self.advance().await? {
+            self.read_chunk().await?;
+            if self.position.within.is_none() && !self.advance().await? {
                 return Ok(None);
             }
         }
@@ -421,8 +512,15 @@ impl Queue for QueueReader {
 
     fn stored(&mut self, position: &str) -> Result<()> {
         self.stored = Some(Position::parse(position)?.complete_wave());
+        self.progress_stored |= self.progress.is_some() && progress(position)? == self.progress;
         Ok(())
     }
+}
+
+/// How far a baseline is, which stands behind a space in a position.
+fn progress(position: &str) -> Result<Option<BaselineProgress>> {
+    let text = position.split('#').next().unwrap_or_default();
+    text.split_once(' ').map(|(_, progress)| progress.parse()).transpose()
 }
 
 /// A change that could not be recorded.

@@ -5,5 +5,6 @@ SELECT current_setting('server_version_num')::int4 AS version, pg_is_in_recovery
     coalesce((SELECT CASE WHEN to_regclass('muniment.queue_source') IS NULL THEN n.nspowner = r.oid ELSE pg_has_role(n.nspowner, 'USAGE') END
         FROM pg_namespace n WHERE n.nspname = 'muniment'), true) AS owns_schema,
     to_regclass('muniment.attached') IS NOT NULL AS is_replicated,
-    to_regclass('muniment.queue_source') IS NOT NULL AS is_queued
+    to_regclass('muniment.queue_source') IS NOT NULL AS is_queued,
+    to_regclass('muniment.queue_source') IS NOT NULL AND to_regclass('muniment.queue_baseline') IS NULL AS is_older
 FROM pg_roles r WHERE r.rolname = current_user

@@ -14,6 +14,7 @@ AS $$
 DECLARE
     touched oid[];
     rewritten oid[];
+    retyped oid[];
     former text[];
 BEGIN
     IF EXISTS (SELECT FROM muniment.at_work WHERE transaction_id = pg_current_xact_id()) THEN
@@ -23,6 +24,14 @@ BEGIN
     FROM pg_event_trigger_ddl_commands() d
     JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
     JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname <> 'muniment';
+    -- Columns whose type has other labels or attributes are columns of their tables.
+    IF tg_tag IN ('ALTER TYPE', 'ALTER DOMAIN') THEN
+        SELECT array_agg(DISTINCT q.relation) INTO retyped
+        FROM (SELECT array_agg(coalesce(c.reltype, d.objid)) AS types FROM pg_event_trigger_ddl_commands() d
+            LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid) altered
+        CROSS JOIN LATERAL muniment.tables_of_types(altered.types) t (oid) JOIN muniment.queue_table q ON q.relation = t.oid;
+        touched := touched || retyped;
+    END IF;
     IF touched IS NULL AND tg_tag NOT IN ('ALTER SCHEMA', 'DROP TYPE', 'DROP DOMAIN', 'DROP EXTENSION', 'DROP SCHEMA', 'DROP OWNED') THEN
         RETURN;
     END IF;
@@ -35,6 +44,9 @@ BEGIN
     rewritten := ARRAY(SELECT c.oid FROM pg_class c WHERE c.oid::text = ANY (string_to_array(current_setting('muniment.rewritten', true), ',')));
     PERFORM set_config('muniment.rewritten', '', true);
     PERFORM muniment.queue_refresh();
+    PERFORM muniment.queue_again(q.relation, q.key_columns = '{}')
+    FROM muniment.queue_table q
+    WHERE (q.relation = ANY (retyped) AND muniment.alters_values(current_query())) OR EXISTS (SELECT FROM (SELECT q.relation AS oid UNION SELECT t.relid FROM pg_partition_tree(q.relation) t) member WHERE member.oid = ANY (rewritten));
     PERFORM muniment.queue_note(q.table_name, 'DDL', NULL,
         json_build_object('tag', tg_tag, 'statement', left(current_query(), 4000), 'rewritten', bool_or(coalesce(member.oid = ANY (rewritten), false))), NULL)
     FROM muniment.queue_table q
@@ -57,6 +69,9 @@ BEGIN
     PERFORM muniment.queue_leave(d.objid, tg_tag)
     FROM pg_event_trigger_dropped_objects() d
     WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0 AND d.objid IN (SELECT relation FROM muniment.queue_table);
+    IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d JOIN muniment.queue_partition p ON p.relation = d.objid WHERE d.classid = 'pg_class'::regclass) THEN
+        PERFORM muniment.queue_refresh();
+    END IF;
 EXCEPTION WHEN OTHERS THEN
     RAISE WARNING 'muniment: % could not be reported: %', tg_tag, SQLERRM;
 END

@@ -17,6 +17,19 @@ AS $$
     DELETE FROM muniment.queue_table q WHERE q.relation = known AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = known)
 $$;
 
+-- All rows of a table or partition are to be read, if the source wants that. `ends` says that what the log has of the table may not be there any more.
+CREATE OR REPLACE FUNCTION muniment.queue_again(known oid, ends boolean) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT muniment.queue_note(q.table_name, 'TRUNCATE', NULL, NULL, NULL)
+    FROM muniment.queue_table q, muniment.queue_source s WHERE ends AND s.baseline AND q.relation = known;
+    INSERT INTO muniment.queue_baseline (relation, number)
+    SELECT c.oid, nextval('muniment.queue_id')
+    FROM muniment.queue_source s, (SELECT known AS oid UNION SELECT t.relid FROM pg_partition_tree(known) t) member JOIN pg_class c ON c.oid = member.oid AND c.relkind = 'r'
+    WHERE s.baseline
+    ON CONFLICT (relation) DO UPDATE SET number = excluded.number
+$$;
+
 -- Enables triggers that somebody has disabled. Run when attaching: that they are disabled is a finding as long as nobody does.
 CREATE OR REPLACE FUNCTION muniment.queue_enable() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -25,7 +38,7 @@ DECLARE
     m record;
 BEGIN
     FOR m IN
-        SELECT q.table_name, n.nspname, c.relname, g.tgname
+        SELECT q.relation, q.table_name, n.nspname, c.relname, g.tgname
         FROM muniment.queue_table q
         CROSS JOIN LATERAL (SELECT q.relation AS oid UNION SELECT t.relid FROM pg_partition_tree(q.relation) t) member
         JOIN pg_class c ON c.oid = member.oid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -34,8 +47,26 @@ BEGIN
         PERFORM muniment.queue_note(m.table_name, 'BYPASSED', NULL,
             to_json(format('trigger %s of %I.%I was disabled and is enabled by attaching again: changes meanwhile are not captured', m.tgname, m.nspname, m.relname)), NULL);
         EXECUTE format('ALTER TABLE %I.%I ENABLE ALWAYS TRIGGER %I', m.nspname, m.relname, m.tgname);
+        PERFORM muniment.queue_again(m.relation, true);
     END LOOP;
 END
+$$;
+
+-- The tables that the source's patterns take in; partitions come with the topmost of their parents that a pattern names.
+CREATE OR REPLACE FUNCTION muniment.queue_members() RETURNS SETOF oid
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH named AS (
+        SELECT DISTINCT c.oid
+        FROM muniment.queue_source s
+        CROSS JOIN LATERAL unnest(s.schemas, s.tables) AS pattern (schema_like, table_like)
+        JOIN pg_namespace n ON n.nspname LIKE pattern.schema_like AND n.nspname NOT LIKE 'pg\_%' AND n.nspname NOT IN ('information_schema', 'muniment')
+        JOIN pg_class c ON c.relnamespace = n.oid AND c.relname LIKE pattern.table_like
+        WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
+    )
+    SELECT oid FROM named
+    EXCEPT
+    SELECT t.relid FROM named, pg_partition_tree(named.oid) t WHERE t.level > 0
 $$;
 
 -- Brings the triggers in line with the patterns of the source: new tables are taken in, renamed ones are recorded under their new name, and new partitions are watched
@@ -45,6 +76,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages =
 AS $$
 DECLARE
     m record;
+    former muniment.queue_table;
     taken text[] := '{}';
 BEGIN
     INSERT INTO muniment.at_work VALUES (pg_current_xact_id()) ON CONFLICT DO NOTHING;
@@ -57,18 +89,7 @@ BEGIN
         PERFORM muniment.queue_leave(m.relation, 'the table was dropped, or has another name');
     END LOOP;
     FOR m IN
-        WITH named AS (
-            SELECT DISTINCT c.oid
-            FROM muniment.queue_source s
-            CROSS JOIN LATERAL unnest(s.schemas, s.tables) AS pattern (schema_like, table_like)
-            JOIN pg_namespace n ON n.nspname LIKE pattern.schema_like AND n.nspname NOT LIKE 'pg\_%' AND n.nspname NOT IN ('information_schema', 'muniment')
-            JOIN pg_class c ON c.relnamespace = n.oid AND c.relname LIKE pattern.table_like
-            WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
-        ), top AS (
-            SELECT oid FROM named
-            EXCEPT
-            SELECT t.relid FROM named, pg_partition_tree(named.oid) t WHERE t.level > 0
-        )
+        WITH top AS (SELECT t.oid FROM muniment.queue_members() t (oid))
         SELECT c.oid AS relation, n.nspname, c.relname, n.nspname || '.' || c.relname AS table_name,
             ARRAY(SELECT a.attname::text FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
                 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
@@ -87,10 +108,14 @@ BEGIN
         LEFT JOIN muniment.queue_table known ON known.relation = c.oid
         ORDER BY n.nspname, c.relname
     LOOP
-        IF NOT EXISTS (SELECT FROM muniment.queue_table t WHERE t.relation = m.relation AND t.table_name = m.table_name
-                AND t.excluded = m.excluded AND t.masked = m.masked)
+        SELECT * INTO former FROM muniment.queue_table t WHERE t.relation = m.relation AND t.table_name = m.table_name;
+        IF former.relation IS NULL OR former.excluded <> m.excluded OR former.masked <> m.masked
             OR NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = m.relation AND g.tgname = '00_muniment_row')
         THEN
+            -- Nothing was captured while its trigger was missing.
+            IF former.relation IS NOT NULL AND NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = m.relation AND g.tgname = '00_muniment_row') THEN
+                PERFORM muniment.queue_again(m.relation, true);
+            END IF;
             EXECUTE format('DROP TRIGGER IF EXISTS "00_muniment_row" ON %I.%I', m.nspname, m.relname);
             IF m.excluded = '{}' AND m.masked = '{}' THEN
                 EXECUTE format('CREATE TRIGGER "00_muniment_row" AFTER INSERT OR UPDATE OR DELETE ON %I.%I FOR EACH ROW EXECUTE FUNCTION muniment.queue_row(%L)',
@@ -113,6 +138,40 @@ BEGIN
                 ARRAY(SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = m.relation AND a.attname = ANY (m.masked)))
             ON CONFLICT (relation) DO UPDATE SET table_name = m.table_name, key_columns = m.key_columns, excluded = m.excluded, masked = m.masked, columns = m.columns,
                 excluded_numbers = excluded.excluded_numbers, masked_numbers = excluded.masked_numbers;
+            -- Rows that are others now, though none was changed. Those of a table without a key are known by all their values.
+            IF former.relation IS NULL THEN
+                PERFORM muniment.queue_again(m.relation, false);
+            ELSIF former.key_columns <> m.key_columns OR former.columns::text <> m.columns::text AND (m.key_columns = '{}' OR EXISTS (
+                    SELECT FROM json_array_elements(m.columns) now (it)
+                    LEFT JOIN json_array_elements(former.columns) was (it) ON was.it ->> 0 = now.it ->> 0
+                    WHERE was.it ->> 1 <> now.it ->> 1 OR (was.it IS NULL AND (json_array_length(former.columns) >= json_array_length(m.columns)
+                        OR EXISTS (SELECT FROM pg_attribute a WHERE a.attname = now.it ->> 0 AND a.atthasmissing
+                            AND a.attrelid IN (SELECT m.relation UNION SELECT t.relid FROM pg_partition_tree(m.relation) t))))))
+            THEN
+                PERFORM muniment.queue_again(m.relation, former.key_columns <> m.key_columns OR m.key_columns = '{}');
+            END IF;
+        END IF;
+    END LOOP;
+    -- Partitions that have come, with or without rows, and those that have gone with theirs.
+    FOR m IN
+        INSERT INTO muniment.queue_partition AS p (relation, root)
+        SELECT t.relid, q.relation
+        FROM muniment.queue_table q JOIN pg_class c ON c.oid = q.relation AND c.relkind = 'p' CROSS JOIN LATERAL pg_partition_tree(q.relation) t
+        WHERE t.level > 0
+        ON CONFLICT (relation) DO UPDATE SET root = excluded.root WHERE p.root <> excluded.root
+        RETURNING p.relation
+    LOOP
+        PERFORM muniment.queue_again(m.relation, false);
+    END LOOP;
+    FOR m IN
+        SELECT p.relation, p.root, n.nspname, c.relname, c.oid IN (SELECT muniment.queue_members()) AS stays
+        FROM muniment.queue_partition p LEFT JOIN pg_class c ON c.oid = p.relation LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.oid IS NULL OR NOT EXISTS (SELECT FROM pg_partition_ancestors(c.oid) up WHERE up.relid = p.root)
+    LOOP
+        DELETE FROM muniment.queue_partition p WHERE p.relation = m.relation;
+        PERFORM muniment.queue_again(c.oid, true) FROM pg_class c WHERE c.oid = m.root;
+        IF NOT m.stays THEN
+            EXECUTE format('DROP TRIGGER IF EXISTS "00_muniment_truncate" ON %I.%I', m.nspname, m.relname);
         END IF;
     END LOOP;
     FOR m IN

@@ -9,6 +9,8 @@ CREATE TABLE muniment.queue_source (
     masked_schemas   text[] NOT NULL,
     masked_tables    text[] NOT NULL,
     masked_columns   text[] NOT NULL,
+    -- Whether rows are recorded that were there before.
+    baseline         boolean NOT NULL,
     attached_at      timestamptz NOT NULL DEFAULT now()
 );
 CREATE UNIQUE INDEX queue_source_one ON muniment.queue_source ((true));
@@ -34,6 +36,18 @@ CREATE TABLE muniment.queue_shape (
     key_columns text[] NOT NULL,
     masked      text[] NOT NULL,
     columns     json NOT NULL
+);
+
+-- Tables and partitions of which the rows that are there are still to be read.
+CREATE TABLE muniment.queue_baseline (
+    relation oid PRIMARY KEY,
+    number   bigint NOT NULL
+);
+
+-- Partitions, and the tables under whose names they are recorded: when they leave those, their rows do.
+CREATE TABLE muniment.queue_partition (
+    relation oid PRIMARY KEY,
+    root     oid NOT NULL
 );
 
 -- Not cached: the numbers of conflicting changes must grow in the order in which they were made.

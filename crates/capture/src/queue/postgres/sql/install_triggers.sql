@@ -62,12 +62,21 @@ BEGIN
 END
 $$;
 
--- TRUNCATE of a table, also by CASCADE.
+-- TRUNCATE of a table, also by CASCADE. A partitioned table comes before its partitions, and says so to them; of one of those alone it is not known which rows have gone.
 CREATE OR REPLACE FUNCTION muniment.queue_truncate() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    top oid := (SELECT p.root FROM muniment.queue_partition p WHERE p.relation = TG_RELID);
+    said text := concat_ws(' ', coalesce(top, TG_RELID), statement_timestamp());
 BEGIN
     PERFORM muniment.queue_note(TG_ARGV[0], 'TRUNCATE', NULL, NULL, NULL);
+    IF coalesce(current_setting('muniment.truncated', true), '') <> said THEN
+        PERFORM set_config('muniment.truncated', said, true);
+        IF top IS NOT NULL THEN
+            PERFORM muniment.queue_again(top, true);
+        END IF;
+    END IF;
     RETURN NULL;
 END
 $$
