@@ -131,6 +131,9 @@ pub struct Plan {
     pub after: Vec<Statement>,
     /// Tables concerned, with their schema.
     pub tables: Vec<String>,
+    /// Whether the database knows the source already.
+    #[serde(default)]
+    pub is_registered: bool,
 }
 
 impl Plan {

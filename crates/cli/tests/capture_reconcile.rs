@@ -7,6 +7,7 @@ mod support;
 use captured::{Audited, SOURCE};
 use muniment_testkit::PostgresOptions;
 use serde_json::{Value, json};
+use sqlx::{Connection, Executor, PgConnection};
 use support::ServerProcess;
 
 const TABLES: &str = r#"
@@ -59,8 +60,8 @@ async fn check(mode: &str) {
             "ALTER TABLE t ENABLE TRIGGER ALL; ALTER TABLE keyless ENABLE TRIGGER ALL",
         ],
         _ => [
-            "ALTER PUBLICATION muniment_pg_postgres DROP TABLE t, keyless",
-            "ALTER PUBLICATION muniment_pg_postgres ADD TABLE t (id, n, secret, flag, doc), keyless",
+            "ALTER EVENT TRIGGER muniment_ddl DISABLE; ALTER PUBLICATION muniment_pg_postgres DROP TABLE t, keyless",
+            "ALTER PUBLICATION muniment_pg_postgres ADD TABLE t (id, n, secret, flag, doc), keyless; ALTER EVENT TRIGGER muniment_ddl ENABLE",
         ],
     };
     audited.sql(bypass[0]).await;
@@ -261,8 +262,7 @@ const PARTED: &str = r#"
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_and_labels_that_change_rows_by_the_way() {
     for mode in ["replication", "queue"] {
-        let mut audited =
-            Audited::with(PARTED, &["--table", "public.log", "--table", "public.moody", "--snapshot", "initial", "--mode", mode]).await;
+        let mut audited = Audited::with(PARTED, &["--table", "public.*", "--snapshot", "initial", "--mode", mode]).await;
         assert_eq!(outcome(&audited, &[]).0, 0, "{mode}");
         let steps = [
             "ALTER TABLE log DETACH PARTITION log_1; INSERT INTO log VALUES (2000, '2025-03-03', 'new')",
@@ -271,6 +271,13 @@ async fn partitions_and_labels_that_change_rows_by_the_way() {
             "ALTER TABLE log ATTACH PARTITION other.log_0 FOR VALUES FROM ('2023-01-01') TO ('2024-01-01')",
             "UPDATE log SET v = 'x' WHERE id = 1000; TRUNCATE log_3",
             "INSERT INTO log VALUES (3000, '2026-03-03', 'after'); TRUNCATE log; INSERT INTO log VALUES (3001, '2026-03-03', 'last')",
+            "CREATE TABLE loose (LIKE log INCLUDING ALL); INSERT INTO loose VALUES (4000, '2030-03-03', 'loose'); UPDATE loose SET v = 'tight'",
+            "ALTER TABLE log ATTACH PARTITION loose FOR VALUES FROM ('2030-01-01') TO ('2031-01-01'); UPDATE log SET v = 'part' WHERE id = 4000",
+            "ALTER TABLE log DETACH PARTITION loose; INSERT INTO loose VALUES (4001, '2030-03-04', 'more')",
+            "ALTER TABLE log ATTACH PARTITION loose FOR VALUES FROM ('2030-01-01') TO ('2031-01-01'); DELETE FROM log WHERE id = 4000",
+            "ALTER TABLE moody ADD COLUMN note text; UPDATE moody SET note = 'a'",
+            "ALTER TABLE moody DROP COLUMN note; ALTER TABLE moody ADD COLUMN note text",
+            "CREATE TABLE made AS SELECT id, v FROM log",
             "ALTER TYPE mood ADD VALUE 'glad'",
             "INSERT INTO moody VALUES (3, 'glad', (2, '{glad}'))",
             "ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'",
@@ -287,4 +294,69 @@ async fn partitions_and_labels_that_change_rows_by_the_way() {
         let ddl: Vec<String> = audited.log("operation = 'DDL'").iter().map(|record| record.table.clone()).collect();
         assert!(ddl.iter().filter(|table| *table == "public.moody").count() >= 3, "{mode}: {ddl:?}");
     }
+}
+
+/// What is left out stays left out, and the application's statements succeed, whatever becomes of the tables.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_with_hidden_columns_stay_writable() {
+    for mode in ["replication", "queue"] {
+        let tables = "CREATE TABLE a (id int PRIMARY KEY, pw text, pin text); CREATE TABLE d (id int PRIMARY KEY, v text); CREATE TABLE parent (id int PRIMARY KEY, pw text)";
+        let hide = ["--table", "public.*", "--mode", mode, "--exclude-column", "*.*.pw", "--mask-column", "*.*.pin", "--mask-column", "*.*.y"];
+        let mut audited = Audited::with(tables, &hide).await;
+        let steps = [
+            "INSERT INTO a VALUES (50, 'SECRET', 'SECRET'); ALTER TABLE a ADD COLUMN y text DEFAULT 'SECRET'; UPDATE a SET pw = 'SECRET'",
+            "DO $$ BEGIN UPDATE a SET pin = 'SECRET'; ALTER TABLE a ADD COLUMN z int; END $$",
+            "CREATE TABLE b (x int, pw text); INSERT INTO b VALUES (1, 'SECRET'); UPDATE b SET x = 2; DELETE FROM b",
+            "INSERT INTO d VALUES (1, 'a'); ALTER TABLE d ADD COLUMN pw text; UPDATE d SET v = 'b', pw = 'SECRET'",
+            "CREATE TABLE child (x int) INHERITS (parent); INSERT INTO child VALUES (1, 'SECRET', 2); UPDATE parent SET id = 2; UPDATE child SET x = 3",
+            "ALTER TABLE a DROP CONSTRAINT a_pkey; UPDATE a SET id = 51; DELETE FROM a",
+            "INSERT INTO d VALUES (2, 'last', 'SECRET')",
+        ];
+        for step in steps {
+            audited.sql(step).await;
+        }
+        audited.caught_up().await;
+        let secrets = audited.ask("SELECT count(*) AS n FROM sys_audit_log WHERE CAST(old_values AS VARCHAR) LIKE '%SECRET%' OR CAST(new_values AS VARCHAR) LIKE '%SECRET%' OR change_details LIKE '%SECRET%'");
+        assert_eq!(secrets[0]["n"], 0, "{mode}");
+        let changes: Vec<_> =
+            audited.log("table_name = 'public.d' AND operation = 'INSERT'").iter().map(|record| record.key.clone()).collect();
+        assert_eq!(changes, ["1", "2"], "{mode}");
+        if mode == "replication" {
+            let (code, found) = outcome(&audited, &[]);
+            assert_eq!((code, &found["uncaptured"]), (1, &json!(["public.a", "public.b", "public.child"])), "{found:#}");
+        }
+    }
+}
+
+/// A publication that somebody alters is put right at once, and that is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_altered_publication_is_put_right() {
+    let mut audited =
+        Audited::with("CREATE TABLE t (id int PRIMARY KEY, n int); CREATE TABLE u (id int PRIMARY KEY)", &["--table", "public.*"]).await;
+    let name = "muniment_pg_postgres";
+    for tampering in ["DROP TABLE t", "SET (publish = 'insert')", "SET TABLE u", "SET TABLE t WHERE (id > 10), u"] {
+        audited.sql(&format!("ALTER PUBLICATION {name} {tampering}; INSERT INTO t VALUES (1, 0); UPDATE t SET n = 1; DELETE FROM t; INSERT INTO u VALUES (1); TRUNCATE u")).await;
+    }
+    audited.caught_up().await;
+    let count = |operation: &str| audited.log(&format!("table_name = 'public.t' AND operation = '{operation}'")).len();
+    assert_eq!(["INSERT", "UPDATE", "DELETE"].map(count), [4, 4, 4]);
+    assert_eq!(outcome(&audited, &[]).0, 0);
+    let findings = audited.findings();
+    assert!(findings.iter().filter(|finding| finding.starts_with("CAPTURE_BYPASSED public.t")).count() >= 4, "{findings:?}");
+}
+
+/// A name belongs to one database.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_is_not_taken_over_by_another_database() {
+    let mut audited = Audited::with("CREATE TABLE t (id int PRIMARY KEY)", &["--table", "public.t"]).await;
+    audited.sql("CREATE DATABASE other").await;
+    let mut other = PgConnection::connect_with(&audited.server.connect_options("other")).await.unwrap();
+    other.execute("CREATE TABLE t (id int PRIMARY KEY)").await.unwrap();
+    let output = audited.command(&["attach", &audited.server.url("other"), "--name", SOURCE, "--table", "public.t"]);
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("this database knows nothing of it"), "{said}");
+    audited.sql("INSERT INTO t VALUES (1)").await;
+    audited.caught_up().await;
+    assert_eq!(outcome(&audited, &[]).0, 0);
 }

@@ -148,3 +148,28 @@ async fn an_update_without_context_is_a_finding() {
         assert_eq!(audited.findings().iter().filter(|finding| finding.contains("public.t")).count(), 1, "{mode}");
     }
 }
+
+/// What is said before a change holds for it, whichever subtransactions both are in: the server sends them in another order.
+#[tokio::test(flavor = "multi_thread")]
+async fn contexts_of_subtransactions_come_before_their_changes() {
+    let mut audited = Audited::with("CREATE TABLE t (id int PRIMARY KEY)", &["--table", "public.t"]).await;
+    let said = |name: &str| format!("SELECT muniment.context('{{\"user_name\": \"{name}\"}}')");
+    let (outer, inner, first, second) = (said("outer"), said("inner"), said("first"), said("second"));
+    let script = [
+        format!("BEGIN; {outer}; SAVEPOINT a; {inner}; RELEASE a; INSERT INTO t VALUES (1); INSERT INTO t VALUES (2); COMMIT"),
+        format!("BEGIN; SAVEPOINT a; {inner}; RELEASE a; INSERT INTO t VALUES (3); INSERT INTO t VALUES (4); COMMIT"),
+        format!("BEGIN; {first}; SAVEPOINT a; INSERT INTO t VALUES (5); RELEASE a; {second}; SAVEPOINT b; INSERT INTO t VALUES (6); RELEASE b; COMMIT"),
+        "DO $$ BEGIN BEGIN PERFORM muniment.context('{\"user_name\": \"fn\"}'); EXCEPTION WHEN OTHERS THEN NULL; END; INSERT INTO t VALUES (7); END $$".to_owned(),
+        format!("BEGIN; {first}; SAVEPOINT a; {second}; ROLLBACK TO a; INSERT INTO t SELECT generate_series(8, 9); COMMIT"),
+    ];
+    for statement in script {
+        audited.sql(&statement).await;
+    }
+    audited.caught_up().await;
+    let names: Vec<String> = audited
+        .log("table_name = 'public.t'")
+        .iter()
+        .map(|record| format!("{} {}", record.key, record.user.clone().unwrap_or_default()))
+        .collect();
+    assert_eq!(names, ["1 inner", "2 inner", "3 inner", "4 inner", "5 first", "6 second", "7 fn", "8 first", "9 first"]);
+}

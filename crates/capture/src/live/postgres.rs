@@ -241,7 +241,7 @@ impl Table {
                 let item = |at: &usize| {
                     format!("CASE WHEN t.{} IS NULL THEN 'null' ELSE to_json({})::text END", self.columns[*at].quoted, text(at))
                 };
-                format!("concat('[', array_to_string(ARRAY[{}], ','), ']')", key.iter().map(item).collect::<Vec<_>>().join(", "))
+                format!("concat('[', array_to_string(ARRAY[{}]::text[], ','), ']')", key.iter().map(item).collect::<Vec<_>>().join(", "))
             }
         };
         format!(

@@ -28,7 +28,7 @@ const FAILOVER_SLOTS: i32 = 170_000;
 pub(crate) const INSTALL_AT_WORK: &str = include_str!("sql/install_at_work.sql");
 
 /// Functions that tell what ALTER TYPE does to tables.
-pub(crate) const INSTALL_TYPES: &str = include_str!("sql/install_types.sql");
+pub(crate) const INSTALL_STATEMENTS: &str = include_str!("sql/install_statements.sql");
 
 /// The statement that makes all others of its transaction unreported: they are Muniment's own DDL.
 pub(crate) fn quiet() -> Statement {
@@ -76,6 +76,7 @@ async fn look(connection: &mut PgConnection, server: &Server, options: &AttachOp
     let facts = check::server_facts(connection).await?;
     let names = check::names(connection, &slot).await?;
     let registered = check::is_registered(connection, &facts, &plan.name).await?;
+    plan.is_registered = registered;
     check::judge_server(&facts, options, names.slot.is_none(), plan);
     check::judge_names(&names, &slot, registered, known, plan);
     note_socket(server, &facts, plan);
@@ -147,12 +148,12 @@ fn install(options: &AttachOptions, facts: &ServerFacts, plan: &mut Plan) {
     }
     add(include_str!("sql/install_set_context.sql"), "The same with named arguments.");
     add(include_str!("sql/install_session.sql"), "For --attribution trigger: names the session of a transaction that says nothing.");
+    add(INSTALL_STATEMENTS, "Knows what DDL does to tables, and what of it may be recorded.");
     add(include_str!("sql/install_report.sql"), "What changes rows without row changes is reported.");
     add(include_str!("sql/install_members.sql"), "Which tables and partitions the patterns take in.");
     add(include_str!("sql/install_columns.sql"), "Which columns may leave the database.");
     add(include_str!("sql/install_refresh.sql"), "Takes in new tables, partitions and columns.");
     if facts.is_superuser {
-        add(INSTALL_TYPES, "Knows which tables have columns of a type.");
         add(include_str!("sql/install_ddl.sql"), "DDL is recorded, and what is new is taken in.");
     }
 }
@@ -237,7 +238,8 @@ fn publish(fresh: &[&Member], slot: &str, exists: bool, plan: &mut Plan) {
 
 /// A table as a publication lists it, with its columns if some of them don't leave the database.
 fn published(member: &Member) -> String {
-    let table = qualified(&member.facts.schema, &member.facts.table);
+    // Tables that inherit from it are published, or not, by themselves.
+    let table = format!("ONLY {}", qualified(&member.facts.schema, &member.facts.table));
     match &member.visible {
         Some(columns) => format!("{table} ({})", columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ")),
         None => table,
@@ -251,7 +253,7 @@ fn watch_ddl(facts: &ServerFacts, existing: &[String], plan: &mut Plan) {
     let triggers = [
         (
             "muniment_ddl",
-            "ddl_command_end WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE', 'ALTER SCHEMA', 'ALTER TYPE', 'ALTER DOMAIN', 'DROP TYPE', \
+            "ddl_command_end WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE', 'ALTER PUBLICATION', 'ALTER SCHEMA', 'ALTER TYPE', 'ALTER DOMAIN', 'DROP TYPE', \
              'DROP DOMAIN', 'DROP EXTENSION', 'DROP SCHEMA', 'DROP OWNED')",
             "on_ddl",
             "New and changed tables, and their types and schemas.",

@@ -12,6 +12,7 @@ use crate::postgres::stream::{Limits, Shared};
 use crate::postgres::transaction::{Lines, Scratch, Transaction};
 use crate::postgres::unattributed::Quota;
 use crate::source::Batch;
+use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -78,6 +79,9 @@ struct State {
     server_at: u64,
     /// The transaction holds a heartbeat.
     heartbeat: bool,
+    /// Changes before which something may still be said, and where in the log they stand.
+    held: Vec<Bytes>,
+    held_at: u64,
     /// The server wants to know how far we are: it may be shutting down.
     asked: bool,
     /// The server has sent all it has: it says how far it is before it waits for more.
@@ -127,6 +131,8 @@ impl Pump {
             asked: false,
             all_sent: false,
             heartbeat: false,
+            held: Vec::new(),
+            held_at: 0,
         };
         let mut dry = Dry::Slept;
         loop {
@@ -222,7 +228,7 @@ impl Pump {
     async fn take(&mut self, received: Received, state: &mut State) -> Result<()> {
         state.all_sent = matches!(received, Received::KeepAlive { .. });
         let (at, reply_requested) = match received {
-            Received::Message(lsn, message) => return self.message(lsn, &message, state).await,
+            Received::Message(lsn, message) => return self.take_message(lsn, message, state).await,
             Received::KeepAlive { wal_end, reply_requested } => (wal_end, reply_requested),
         };
         self.shared.seen(at);
@@ -332,6 +338,28 @@ impl Pump {
             Sighting::Unknown => {}
         }
         transaction.speaker_changed();
+    }
+
+    /// Takes a message, in the order of the log: what the application says stands under the end of its record, which is where the next one begins, so that the server may
+    /// send it after a change of another subtransaction that begins there. Changes of one place wait until it is known that nothing is said before them.
+    async fn take_message(&mut self, lsn: u64, data: Bytes, state: &mut State) -> Result<()> {
+        let (is_change, is_said) = match data.first() {
+            Some(b'I' | b'U' | b'D' | b'T') => (true, false),
+            kind => (false, kind == Some(&b'M')),
+        };
+        if !state.held.is_empty() && (lsn != state.held_at || !(is_change || is_said)) {
+            let (mut held, held_at) = (std::mem::take(&mut state.held), state.held_at);
+            for data in held.drain(..) {
+                self.message(held_at, &data, state).await?;
+            }
+            state.held = held;
+        }
+        if is_change {
+            state.held_at = lsn;
+            state.held.push(data);
+            return Ok(());
+        }
+        self.message(lsn, &data, state).await
     }
 
     async fn message(&mut self, lsn: u64, data: &[u8], state: &mut State) -> Result<()> {

@@ -13,7 +13,7 @@ use crate::postgres::relations::{Relations, Table, TableColumn};
 use crate::postgres::unattributed::Quota;
 use crate::row::{Value, row_json};
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
 
 /// Tables that a finding names.
@@ -53,7 +53,8 @@ pub(super) struct Transaction {
     unattributed: u64,
     unattributed_tables: BTreeSet<String>,
     malformed: Option<String>,
-    rewritten: BTreeSet<String>,
+    /// Tables whose rows are others without row changes, with what happened to them if they were not rewritten.
+    rewritten: BTreeMap<String, Option<String>>,
     /// Rows whose key has changed, under the new one: they come after the last row whose old key goes.
     moved: Vec<Moved>,
     moved_bytes: usize,
@@ -92,6 +93,8 @@ struct Ddl {
     rewritten: Vec<String>,
     /// Names under which there are no rows any more: of tables that were dropped, or have another name.
     dropped: Vec<String>,
+    /// What happened to those whose rows were rewritten, if it is something else.
+    reason: Option<String>,
 }
 
 impl Transaction {
@@ -114,7 +117,7 @@ impl Transaction {
             unattributed: 0,
             unattributed_tables: BTreeSet::new(),
             malformed: None,
-            rewritten: BTreeSet::new(),
+            rewritten: BTreeMap::new(),
             moved: Vec::new(),
             moved_keys: HashMap::new(),
             moved_bytes: 0,
@@ -298,7 +301,7 @@ impl Transaction {
             self.line(LineHead { table, operation, key: "*", old: None, new: None, details, position: None }, known, out);
         }
         out.ddl = true;
-        self.rewritten.extend(ddl.rewritten.iter().cloned());
+        self.rewritten.extend(ddl.rewritten.iter().map(|table| (table.clone(), ddl.reason.clone())));
         ddl.rewritten
     }
 
@@ -329,14 +332,15 @@ impl Transaction {
             };
             finding.write(&mut out.findings);
         }
-        for table in &self.rewritten {
+        for (table, reason) in &self.rewritten {
+            let rewritten = || format!("transaction {} rewrote the table's rows without row changes; it needs a new baseline", self.name);
             let finding = Finding {
                 kind: FindingKind::CaptureBypassed,
                 username: session.and_then(|session| session.user.as_deref()),
                 ip_address: session.and_then(|session| session.address.as_deref()),
                 user_agent: session.and_then(|session| session.application.as_deref()),
                 resource: table,
-                reason: &format!("transaction {} rewrote the table's rows without row changes; it needs a new baseline", self.name),
+                reason: &reason.clone().unwrap_or_else(rewritten),
                 at: Some(self.commit_time),
             };
             finding.write(&mut out.findings);

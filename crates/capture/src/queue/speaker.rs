@@ -30,7 +30,7 @@ pub(super) fn who(context: Option<&str>, session: &Session) -> Who {
     if context.names_somebody() {
         return Who { context, attribution: Attribution::Application, malformed };
     }
-    if session.user.is_none() || malformed.is_some() {
+    if session.user.is_none() {
         return Who { context, attribution: Attribution::None, malformed };
     }
     let context = Context {
@@ -129,7 +129,8 @@ mod tests {
             check(nothing, Attribution::Database);
         }
         for malformed in ["{", "[]", "7", r#"{"user_id":"seven"}"#] {
-            check(Some(malformed), Attribution::None);
+            check(Some(malformed), Attribution::Database);
+            assert!(who(Some(malformed), &dba).malformed.is_some());
         }
     }
 

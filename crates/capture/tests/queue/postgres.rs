@@ -334,7 +334,7 @@ async fn keys_that_are_passed_on_in_one_statement() {
 #[tokio::test]
 async fn a_trigger_that_was_disabled_is_reported_and_enabled_by_attaching_again() {
     let (server, mut source) = attached(TABLE, &["t"]).await;
-    server.execute(DATABASE, r#"ALTER TABLE t DISABLE TRIGGER "00_muniment_row"; INSERT INTO t VALUES (1, 0)"#).await.unwrap();
+    server.execute(DATABASE, "ALTER TABLE t DISABLE TRIGGER USER; INSERT INTO t VALUES (1, 0)").await.unwrap();
     let mut store = Store::default();
     store.catch_up(&mut source).await;
     assert!(store.findings.iter().any(|finding| finding["event_type"] == "CAPTURE_BYPASSED"), "{:?}", store.findings);

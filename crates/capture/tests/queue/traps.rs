@@ -106,7 +106,7 @@ async fn trap_9_bypassed_triggers_are_found() {
     // The triggers fire in this role, too.
     run(&mut one, "SET session_replication_role = replica; INSERT INTO t VALUES (1, 0); SET session_replication_role = origin").await;
     run(&mut one, "ALTER TABLE t ALTER v TYPE bigint").await;
-    run(&mut one, "ALTER TABLE t DISABLE TRIGGER \"00_muniment_row\"").await;
+    run(&mut one, "ALTER TABLE t DISABLE TRIGGER USER").await;
     let mut store = Store::default();
     store.catch_up(&mut source).await;
     assert_eq!(store.brief("v")[0], "INSERT 1 0");

@@ -137,6 +137,16 @@ impl Engine {
             let reason = format!("{} is attached in another way ({}); detach it first", plan.name, known.kind);
             return Err(EngineError::Parameter { name: "mode", reason });
         }
+        if let Some(known) = known.as_ref().filter(|row| row.state != ATTACHING && !plan.is_registered)
+            && without_password(&known.url) != without_password(&request.url)
+        {
+            let place = without_password(&known.url);
+            let reason = format!(
+                "{} is {place}, and this database knows nothing of it: choose another with --name, or detach that first",
+                plan.name
+            );
+            return Err(EngineError::Parameter { name: "name", reason });
+        }
         let fresh = known.as_ref().is_none_or(|row| row.state == ATTACHING);
         let before = known.as_ref().map(options_of).transpose()?;
         let options = merged(before, &request.options, &plan.name);

@@ -12,7 +12,8 @@ $$;
 CREATE OR REPLACE FUNCTION muniment.report_ddl(tag text, tables text[], rewritten text[], dropped text[]) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT pg_logical_emit_message(true, 'muniment.ddl', json_build_object('tag', tag, 'statement', left(current_query(), 4000), 'user', session_user,
+    SELECT pg_logical_emit_message(true, 'muniment.ddl', json_build_object('tag', tag, 'statement',
+        muniment.ddl_statement(tag, current_query(), EXISTS (SELECT FROM muniment.source s WHERE cardinality(s.excluded_columns) + cardinality(s.masked_columns) > 0)), 'user', session_user,
         'application', current_setting('application_name'), 'address', host(inet_client_addr()),
         'tables', coalesce(to_json(tables), '[]'), 'rewritten', coalesce(to_json(rewritten), '[]'), 'dropped', coalesce(to_json(dropped), '[]'))::text)
 $$;

@@ -34,6 +34,9 @@ CREATE TABLE IF NOT EXISTS muniment.attached (
 -- The primary key as its columns' names and numbers.
 ALTER TABLE muniment.attached ADD COLUMN IF NOT EXISTS key_columns text[], ADD COLUMN IF NOT EXISTS key_numbers int2[];
 
+-- Numbers of the columns that it has or had, by name: what is dropped and added again under its name is another one.
+ALTER TABLE muniment.attached ADD COLUMN IF NOT EXISTS column_numbers jsonb NOT NULL DEFAULT '{}';
+
 -- For a partition, the table that it comes with: when it leaves that one, its rows do.
 ALTER TABLE muniment.attached ADD COLUMN IF NOT EXISTS root oid;
 

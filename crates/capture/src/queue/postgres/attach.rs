@@ -3,7 +3,7 @@
 use crate::error::{CaptureError, Result};
 use crate::plan::{AttachOptions, Baseline, Level, Plan, Statement, check_name, default_name};
 use crate::postgres::Server;
-use crate::postgres::attach::{INSTALL_AT_WORK, INSTALL_TYPES, impatient, quiet};
+use crate::postgres::attach::{INSTALL_AT_WORK, INSTALL_STATEMENTS, impatient, quiet};
 use crate::postgres::detach::remove_schema;
 use crate::postgres::patterns::{ColumnPattern, TablePattern, column_patterns, literal, qualified, table_patterns};
 use sqlx::postgres::PgRow;
@@ -126,8 +126,9 @@ async fn judge(connection: &mut PgConnection, facts: &Facts, plan: &mut Plan) ->
         plan.find(Level::Refusal, "queue", "the queue was set up by an earlier version: detach it first");
     } else if facts.is_queued {
         let names = sqlx::query_scalar::<_, String>("SELECT name FROM muniment.queue_source").fetch_all(connection).await;
-        if let Some(other) = names.map_err(CaptureError::database("reading what is attached"))?.into_iter().find(|name| *name != plan.name)
-        {
+        let names = names.map_err(CaptureError::database("reading what is attached"))?;
+        plan.is_registered = names.contains(&plan.name);
+        if let Some(other) = names.into_iter().find(|name| *name != plan.name) {
             plan.find(Level::Refusal, "queue", format!("this database has a queue already, which is read as {other}"));
         }
     }
@@ -183,16 +184,28 @@ fn install(facts: &Facts, plan: &mut Plan) {
     add(&quiet.sql, &quiet.why);
     if facts.is_queued {
         add("DROP TABLE IF EXISTS muniment.queue_ending", "It may have been about to be detached.");
-        return;
+    } else {
+        add(include_str!("sql/install_tables.sql"), "The queue, and what is known of its reader.");
+        add(include_str!("sql/install_context.sql"), "The application says in its transaction who acts and why.");
     }
-    add(include_str!("sql/install_tables.sql"), "The queue, and what is known of its reader.");
-    add(include_str!("sql/install_context.sql"), "The application says in its transaction who acts and why.");
-    add(include_str!("sql/install_triggers.sql"), "What the triggers do.");
+    add(INSTALL_TRIGGERS, "What the triggers do.");
+    add(INSTALL_STATEMENTS, "Knows what DDL does to tables, and what of it may be recorded.");
     add(include_str!("sql/install_refresh.sql"), "Puts triggers on the tables that the patterns take in.");
     if facts.is_superuser {
-        add(INSTALL_TYPES, "Knows which tables have columns of a type.");
         add(include_str!("sql/install_ddl.sql"), "DDL is recorded, and new tables are taken in.");
     }
+}
+
+/// Functions of the triggers.
+const INSTALL_TRIGGERS: &str = include_str!("sql/install_triggers.sql");
+
+/// The functions that write to the queue: names and bodies as they have to be.
+pub(super) fn trigger_functions() -> (Vec<&'static str>, Vec<&'static str>) {
+    let function = |text: &'static str| {
+        let (name, rest) = text.split_once('(')?;
+        Some((name, rest.split_once("$$")?.1.split_once("$$")?.0))
+    };
+    INSTALL_TRIGGERS.split("FUNCTION muniment.").skip(1).filter_map(function).unzip()
 }
 
 /// A PostgreSQL array of texts.

@@ -1,5 +1,6 @@
 //! Reads the queue, wave by wave.
 
+use super::attach;
 use super::baseline::{self, Chunk, Step};
 use super::lines::{Lines, QueueRow};
 use super::position::Position;
@@ -414,7 +415,14 @@ impl QueueReader {
             return Ok(None);
         }
         let mut findings = Vec::new();
-        for row in sqlx::query(include_str!("sql/select_bypassed.sql")).fetch_all(&mut control).await.map_err(doing())? {
+        let (functions, bodies) = attach::trigger_functions();
+        for row in sqlx::query(include_str!("sql/select_bypassed.sql"))
+            .bind(functions)
+            .bind(bodies)
+            .fetch_all(&mut control)
+            .await
+            .map_err(doing())?
+        {
             let (resource, reason): (String, String) = (row.try_get("resource").map_err(doing())?, row.try_get("reason").map_err(doing())?);
             let kind = FindingKind::CaptureBypassed;
             Finding { kind, username: None, ip_address: None, user_agent: None, resource: &resource, reason: &reason, at: None }

@@ -7,6 +7,7 @@ use crate::postgres::patterns::{ColumnPattern, TablePattern, column_patterns, ta
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection};
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -16,10 +17,18 @@ const BUSY: Duration = Duration::from_secs(20);
 
 /// Connection to an existing file, named by its path or as `sqlite:path`.
 pub(super) async fn connect(url: &str) -> Result<SqliteConnection> {
-    let url = if url.starts_with("sqlite:") { url.to_owned() } else { format!("sqlite:{url}") };
-    let options = SqliteConnectOptions::from_str(&url).map_err(CaptureError::database("reading the URL of a database file"))?;
-    let options = options.create_if_missing(false).busy_timeout(BUSY).foreign_keys(true);
+    let options = options(url)?.create_if_missing(false).busy_timeout(BUSY).foreign_keys(true);
     options.connect().await.map_err(CaptureError::database("opening the database file"))
+}
+
+fn options(url: &str) -> Result<SqliteConnectOptions> {
+    let url = if url.starts_with("sqlite:") { url.to_owned() } else { format!("sqlite:{url}") };
+    SqliteConnectOptions::from_str(&url).map_err(CaptureError::database("reading the URL of a database file"))
+}
+
+/// Where a URL's file is.
+pub(super) fn path(url: &str) -> Result<PathBuf> {
+    Ok(options(url)?.get_filename().to_owned())
 }
 
 fn doing(text: &'static str) -> impl Fn(sqlx::Error) -> CaptureError {
@@ -81,6 +90,7 @@ pub async fn plan(url: &str, options: &AttachOptions) -> Result<Plan> {
     }
     let names = names(&mut connection).await?;
     let known = known(&mut connection).await?;
+    plan.is_registered = !known.is_empty();
     let mut tables = Vec::new();
     for name in names.iter().filter(|name| patterns.iter().any(|pattern| matches_table(pattern, name))) {
         let mut table = describe(&mut connection, name).await?;

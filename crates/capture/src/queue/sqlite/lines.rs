@@ -7,6 +7,7 @@ use crate::queue::speaker::{Session, Unattributed, who};
 use crate::row::{RowColumn, Value, ValueKind, row_json};
 use crate::source::Batch;
 use muniment_model::members;
+use sha2::{Digest, Sha256};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 use std::collections::HashMap;
@@ -49,6 +50,17 @@ impl QueueRow {
         })
     }
 
+    /// What tells it from another row of its number, in a file that was set back.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        for text in [Some(self.table.as_str()), Some(self.operation.as_str()), self.old.as_deref(), self.new.as_deref()] {
+            hash.update(text.unwrap_or_default());
+            hash.update([0]);
+        }
+        hash.update(self.at.to_be_bytes());
+        hex::encode(&hash.finalize()[..6])
+    }
+
     /// Bytes that it takes in memory, roughly.
     pub fn size(&self) -> usize {
         [&self.old, &self.new, &self.context].into_iter().flatten().map(String::len).sum::<usize>() + 256
@@ -89,8 +101,9 @@ impl Image {
 
     pub fn key(&self, key: &[String]) -> String {
         let texts: Vec<Option<&str>> = match key {
-            [] => self.0.iter().map(|(_, text)| text.as_deref()).collect(),
-            key => key.iter().map(|name| self.text(name)).collect(),
+            // SQLite takes NULL in a primary key, as often as one likes: then all values tell the row.
+            key if !key.is_empty() && key.iter().all(|name| self.text(name).is_some()) => key.iter().map(|name| self.text(name)).collect(),
+            _ => self.0.iter().map(|(_, text)| text.as_deref()).collect(),
         };
         key_text(&texts).into_owned()
     }

@@ -77,9 +77,9 @@ async fn copy_table(file: &mut SqliteConnection, table: &TableDescription, numbe
     copying.commit().await.map_err(&failed)
 }
 
-/// Number of a queued change in a position: `12`, `12.1` for the second record of a changed key, `12#…` for a finding after it.
+/// Number of a queued change in a position: `12`, `12.1` for the second record of a changed key, `12#…` for a finding after it, `12~…` with what tells the change from another of its number.
 pub(super) fn number(position: &str) -> Option<i64> {
-    position.split(['.', '#']).next()?.parse().ok()
+    position.split(['.', '#', '~']).next()?.parse().ok()
 }
 
 #[async_trait]

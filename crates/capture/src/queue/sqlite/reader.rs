@@ -1,6 +1,6 @@
 //! Reads the queue of an SQLite file.
 
-use super::attach::{Patterns, baseline, connect, describe, is_installed, names, table_statements};
+use super::attach::{Patterns, baseline, connect, describe, is_installed, names, path, table_statements};
 use super::lines::{Known, Lines, QueueRow};
 use super::triggers::{TableDescription, identifier, named_statements};
 use crate::error::{CaptureError, Result};
@@ -62,6 +62,13 @@ pub struct SqliteReader {
     options: SqliteOptions,
     connection: Option<SqliteConnection>,
     position: i64,
+    /// What the change at the position was, if that is known.
+    fingerprint: Option<String>,
+    /// Why the position is none of this file.
+    lost: Option<String>,
+    /// The file that is open, and when it was last looked whether it is still the one of the name.
+    file: Option<FileId>,
+    file_seen: Option<Instant>,
     tables: HashMap<String, Known>,
     schema_version: Option<i64>,
     /// What is stored and not yet deleted.
@@ -88,6 +95,10 @@ impl SqliteReader {
             options,
             connection: None,
             position: 0,
+            fingerprint: None,
+            lost: None,
+            file: None,
+            file_seen: None,
             tables: HashMap::new(),
             schema_version: None,
             stored: None,
@@ -231,7 +242,8 @@ impl SqliteReader {
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(&failed)?;
         let state = "INSERT INTO muniment_audit_state (name, schema_version, processed) VALUES (?, 0, ?) ON CONFLICT (name) DO UPDATE SET processed = excluded.processed";
         sqlx::query(state).bind(&self.options.name).bind(stored).execute(&mut *transaction).await.map_err(&failed)?;
-        let delete = "DELETE FROM muniment_audit_queue WHERE id <= ? AND NOT is_dead";
+        // The last one stays: it tells whether the file is still the one that was read.
+        let delete = "DELETE FROM muniment_audit_queue WHERE id < ? AND NOT is_dead";
         sqlx::query(delete).bind(stored).execute(&mut *transaction).await.map_err(&failed)?;
         transaction.commit().await.map_err(&failed)?;
         (self.stored, self.cleared) = (None, Some(Instant::now()));
@@ -267,9 +279,9 @@ impl SqliteReader {
                 failed = Some((row.id, error));
                 break;
             }
-            last = Some(row.id);
+            last = Some(row);
         }
-        if let (None, Some((id, error))) = (last, &failed) {
+        if let (None, Some((id, error))) = (&last, &failed) {
             let text = "UPDATE muniment_audit_queue SET processing_attempts = processing_attempts + 1, last_error = ?, is_dead = processing_attempts + 1 >= ? WHERE id = ?";
             let note = sqlx::query(text).bind(error.to_string()).bind(self.options.attempts).bind(id).execute(connection).await;
             note.map_err(doing("noting a failure"))?;
@@ -277,9 +289,71 @@ impl SqliteReader {
         }
         let mut batch = lines.finish();
         let Some(last) = last else { return Ok(None) };
-        self.position = last;
-        batch.position = last.to_string();
+        (self.position, self.fingerprint) = (last.id, Some(last.fingerprint()));
+        batch.position = self.stamped();
         Ok(Some(batch))
+    }
+
+    fn stamped(&self) -> String {
+        match &self.fingerprint {
+            Some(fingerprint) => format!("{}~{fingerprint}", self.position),
+            None => self.position.to_string(),
+        }
+    }
+
+    /// Closes a file that is not the one of the name any more.
+    fn follow_file(&mut self) -> Result<()> {
+        if self.file_seen.is_some_and(|seen| seen.elapsed() < CLEAR) {
+            return Ok(());
+        }
+        self.file_seen = Some(Instant::now());
+        let found = FileId::of(&self.url)?;
+        if self.file.replace(found).is_some_and(|before| before != found) {
+            (self.connection, self.schema_version) = (None, None);
+        }
+        Ok(())
+    }
+
+    /// Whether the change at the position is still the one that was read there: not in a file that was set back to an earlier state.
+    async fn check_position(&mut self, connection: &mut SqliteConnection) -> Result<()> {
+        let Some(fingerprint) = self.fingerprint.as_ref().filter(|_| self.lost.is_none()) else { return Ok(()) };
+        let failed = doing("looking at the queue");
+        let row = sqlx::query(include_str!("sql/select_rows.sql")).bind(self.position - 1).bind(1).fetch_optional(connection).await;
+        let found = row.map_err(&failed)?.map(|row| QueueRow::read(&row)).transpose().map_err(&failed)?;
+        if found.is_none_or(|row| row.id != self.position || row.fingerprint() != *fingerprint) {
+            self.lost = Some(format!(
+                "change {} is not in the queue any more, or is another: the file was set back, or is another one",
+                self.position
+            ));
+        }
+        Ok(())
+    }
+
+    /// Begins anew in a file whose queue is not the one that was read: with what it says is not processed, new numbers, and all rows.
+    async fn begin_anew(&mut self, connection: &mut SqliteConnection, reason: &str) -> Result<()> {
+        let failed = doing("looking at the queue");
+        let text = "SELECT coalesce((SELECT processed FROM muniment_audit_state WHERE name = ?), 0)";
+        let processed: i64 = sqlx::query_scalar(text).bind(&self.options.name).fetch_one(&mut *connection).await.map_err(&failed)?;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(&failed)?;
+        sqlx::raw_sql(include_str!("sql/begin_numbers.sql")).execute(&mut *transaction).await.map_err(&failed)?;
+        let patterns = Patterns::read(&mut transaction).await?;
+        let rows =
+            sqlx::query("SELECT table_name, excluded, masked FROM muniment_audit_table WHERE NOT is_gone").fetch_all(&mut *transaction);
+        for row in rows.await.map_err(&failed)?.into_iter().filter(|_| patterns.with_rows) {
+            let list = |column: &str| serde_json::from_str::<Vec<String>>(row.get(column)).unwrap_or_default();
+            let mut table = describe(&mut transaction, row.get("table_name")).await?;
+            (table.excluded, table.masked) = (list("excluded"), list("masked"));
+            end_rows(&mut transaction, &table.name).await?;
+            if !table.columns.is_empty() {
+                run(&mut transaction, vec![Statement::new(baseline(&table), "Rows as they are now.")]).await?;
+            }
+        }
+        transaction.commit().await.map_err(&failed)?;
+        let reason = format!("{reason}; reading goes on after {processed}");
+        let name = self.options.name.clone();
+        self.find(FindingKind::CaptureGap, &name, &reason);
+        (self.position, self.fingerprint, self.lost, self.stored) = (processed, None, None, None);
+        Ok(())
     }
 
     /// Findings that belong to no change: the position tells them apart from other batches at the same place.
@@ -288,11 +362,15 @@ impl SqliteReader {
             return None;
         }
         let findings = std::mem::take(&mut self.findings);
-        let position = format!("{}#{}", self.position, hex::encode(&Sha256::digest(&findings)[..6]));
+        let position = format!("{}#{}", self.stamped(), hex::encode(&Sha256::digest(&findings)[..6]));
         Some(Batch { findings, position, ..Batch::default() })
     }
 
     async fn look_with(&mut self, connection: &mut SqliteConnection) -> Result<Option<Batch>> {
+        self.check_position(connection).await?;
+        if let Some(reason) = self.lost.clone() {
+            self.begin_anew(connection, &reason).await?;
+        }
         self.follow_schema(connection).await?;
         self.end_contexts(connection).await?;
         self.clear(connection).await?;
@@ -409,8 +487,20 @@ async fn missing_triggers(connection: &mut SqliteConnection, table: &TableDescri
     Ok(None)
 }
 
+/// A file, whatever its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileId(u64, u64);
+
+impl FileId {
+    fn of(url: &str) -> Result<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let found = std::fs::metadata(path(url)?).map_err(|source| CaptureError::File { doing: "looking at the database file", source })?;
+        Ok(Self(found.dev(), found.ino()))
+    }
+}
+
 fn parse(position: &str) -> Result<i64> {
-    let number = position.split('#').next().and_then(|text| text.parse().ok()).filter(|number| *number >= 0);
+    let number = position.split(['#', '~']).next().and_then(|text| text.parse().ok()).filter(|number| *number >= 0);
     number.ok_or_else(|| CaptureError::Malformed(format!("{position:?} is no position of an SQLite queue")))
 }
 
@@ -426,7 +516,9 @@ impl Queue for SqliteReader {
 
     async fn begin(&mut self, position: Option<&str>) -> Result<()> {
         self.position = position.map(parse).transpose()?.unwrap_or_default();
-        (self.connection, self.schema_version, self.stored) = (None, None, None);
+        let stamp = position.and_then(|position| position.split('#').next()?.split_once('~'));
+        (self.fingerprint, self.lost) = (stamp.map(|(_, fingerprint)| fingerprint.to_owned()), None);
+        (self.connection, self.schema_version, self.stored, self.file, self.file_seen) = (None, None, None, None, None);
         let mut connection = self.open().await?;
         let text = "SELECT coalesce((SELECT processed FROM muniment_audit_state WHERE name = ?), 0), coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'muniment_audit_queue'), 0)";
         let row = sqlx::query(text).bind(&self.options.name).fetch_one(&mut connection).await.map_err(doing("looking at the queue"))?;
@@ -434,19 +526,16 @@ impl Queue for SqliteReader {
         if position.is_none() {
             self.position = processed;
         } else if self.position < processed || self.position > newest {
-            let reason = format!(
-                "position {} is not in the queue, which has {processed} to {newest}: one of both was restored; reading goes on at {processed}",
-                self.position
-            );
-            let name = self.options.name.clone();
-            self.find(FindingKind::CaptureGap, &name, &reason);
-            self.position = processed;
+            let reason =
+                format!("position {} is not in the queue, which has {processed} to {newest}: one of both was restored", self.position);
+            self.lost = Some(reason);
         }
         self.connection = Some(connection);
         Ok(())
     }
 
     async fn look(&mut self) -> Result<Option<Batch>> {
+        self.follow_file()?;
         let mut connection = self.open().await?;
         let batch = self.look_with(&mut connection).await?;
         self.connection = Some(connection);

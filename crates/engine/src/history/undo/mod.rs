@@ -143,7 +143,7 @@ pub async fn undo(query: &QueryEngine, selection: &Selection, options: &UndoOpti
             entities.finish(&mut planned, &mut refusals);
         }
     }
-    let steps: Vec<&plan::Step> = selected.iter().rev().filter_map(|record| planned.get(&record.id)?.step()).collect();
+    let steps = parents_first(selected.iter().rev().filter_map(|record| planned.get(&record.id)?.step()));
     refusals.sort_by_key(|refusal| refusal.record);
     let script = match script::write(options.dialect, selection, &steps) {
         Ok(script) => refusals.is_empty().then_some(script),
@@ -153,6 +153,16 @@ pub async fn undo(query: &QueryEngine, selection: &Selection, options: &UndoOpti
         }
     };
     Ok(Some(Undo { dialect: options.dialect, records: selected.len(), statements: steps.len(), script, refusals }))
+}
+
+/// Rows are inserted before others get values back that had become NULL: ON DELETE SET NULL takes them after the row that they refer to, and no other value depends on that.
+fn parents_first<'a>(newest_first: impl Iterator<Item = &'a plan::Step>) -> Vec<&'a plan::Step> {
+    let mut steps: Vec<&plan::Step> = Vec::new();
+    for step in newest_first {
+        let passed = if step.is_insert() { steps.iter().rev().take_while(|step| step.fills_nulls()).count() } else { 0 };
+        steps.insert(steps.len() - passed, step);
+    }
+    steps
 }
 
 /// Whether a record is about no row that could be brought back.

@@ -43,6 +43,19 @@ pub(super) struct Step {
     pub(super) inverse: Inverse,
 }
 
+impl Step {
+    /// Whether a row comes back.
+    pub(super) fn is_insert(&self) -> bool {
+        matches!(self.inverse, Inverse::Insert(_))
+    }
+
+    /// Whether it only gives values back to columns that were set to NULL.
+    pub(super) fn fills_nulls(&self) -> bool {
+        let is_null = |name: &String| self.expected.iter().any(|(expected, value)| expected == name && value.get() == "null");
+        matches!(&self.inverse, Inverse::Update(fields) if fields.iter().all(|(name, _)| is_null(name)))
+    }
+}
+
 /// What became of a selected record.
 #[derive(Debug)]
 pub(super) enum Planned {

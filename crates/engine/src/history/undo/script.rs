@@ -80,12 +80,6 @@ trait Writer {
     }
 }
 
-impl Step {
-    fn is_insert(&self) -> bool {
-        matches!(self.inverse, Inverse::Insert(_))
-    }
-}
-
 /// A name in its quotes; a quote within is doubled.
 fn quoted(name: &str, open: char, close: char) -> Result<String, String> {
     if name.is_empty() || name.contains('\0') {

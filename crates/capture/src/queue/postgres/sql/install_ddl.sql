@@ -48,7 +48,7 @@ BEGIN
     FROM muniment.queue_table q
     WHERE (q.relation = ANY (retyped) AND muniment.alters_values(current_query())) OR EXISTS (SELECT FROM (SELECT q.relation AS oid UNION SELECT t.relid FROM pg_partition_tree(q.relation) t) member WHERE member.oid = ANY (rewritten));
     PERFORM muniment.queue_note(q.table_name, 'DDL', NULL,
-        json_build_object('tag', tg_tag, 'statement', left(current_query(), 4000), 'rewritten', bool_or(coalesce(member.oid = ANY (rewritten), false))), NULL)
+        json_build_object('tag', tg_tag, 'statement', muniment.queue_statement(tg_tag), 'rewritten', bool_or(coalesce(member.oid = ANY (rewritten), false))), NULL)
     FROM muniment.queue_table q
     CROSS JOIN LATERAL (SELECT q.relation AS oid UNION SELECT t.relid FROM pg_partition_tree(q.relation) t) member
     WHERE member.oid = ANY (touched || rewritten)
@@ -77,6 +77,9 @@ EXCEPTION WHEN OTHERS THEN
 END
 $$;
 
+DROP EVENT TRIGGER IF EXISTS muniment_queue_rewrite;
+DROP EVENT TRIGGER IF EXISTS muniment_queue_ddl;
+DROP EVENT TRIGGER IF EXISTS muniment_queue_drop;
 CREATE EVENT TRIGGER muniment_queue_rewrite ON table_rewrite EXECUTE FUNCTION muniment.queue_on_rewrite();
 CREATE EVENT TRIGGER muniment_queue_ddl ON ddl_command_end EXECUTE FUNCTION muniment.queue_on_ddl();
 CREATE EVENT TRIGGER muniment_queue_drop ON sql_drop EXECUTE FUNCTION muniment.queue_on_drop();

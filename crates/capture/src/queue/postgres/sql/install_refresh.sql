@@ -6,13 +6,20 @@ AS $$
     SELECT t.table_name, nextval('muniment.queue_id'), t.key_columns, t.masked, t.columns FROM muniment.queue_table t WHERE t.relation = known
 $$;
 
+-- The DDL that is being run, as it is recorded.
+CREATE OR REPLACE FUNCTION muniment.queue_statement(tag text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT muniment.ddl_statement(tag, current_query(), EXISTS (SELECT FROM muniment.queue_source s WHERE cardinality(s.excluded_columns) + cardinality(s.masked_columns) > 0))
+$$;
+
 -- There is no table of this name any more: it is kept for the changes that wait, reported, and forgotten if it is not there under another name.
 CREATE OR REPLACE FUNCTION muniment.queue_leave(known oid, tag text) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT muniment.queue_remember(known);
     SELECT muniment.queue_note(q.table_name, 'DDL', NULL, json_build_object('tag', tag, 'gone', true,
-        'statement', CASE WHEN current_query() NOT LIKE '%queue_refresh%' THEN left(current_query(), 4000) END), NULL)
+        'statement', muniment.queue_statement(tag)), NULL)
     FROM muniment.queue_table q WHERE q.relation = known;
     DELETE FROM muniment.queue_table q WHERE q.relation = known AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = known)
 $$;
@@ -30,6 +37,31 @@ AS $$
     ON CONFLICT (relation) DO UPDATE SET number = excluded.number
 $$;
 
+-- Whether a table's changes are written to the queue. Its trigger has its number in its name, since PostgreSQL gives partitions triggers of the same name.
+CREATE OR REPLACE FUNCTION muniment.queue_watches(known oid) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = known AND g.tgname = '00_muniment_row_' || known
+        AND g.tgfoid IN ('muniment.queue_row()'::regprocedure, 'muniment.queue_reduced_row()'::regprocedure))
+$$;
+
+-- Takes a table's own row triggers away; those that it has from the table that it is a partition of stay.
+CREATE OR REPLACE FUNCTION muniment.queue_unwatch(known oid) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    m record;
+BEGIN
+    FOR m IN
+        SELECT g.tgname FROM pg_trigger g
+        WHERE g.tgrelid = known AND g.tgparentid = 0 AND (g.tgname = '00_muniment_row_' || known
+            OR g.tgfoid IN ('muniment.queue_row()'::regprocedure, 'muniment.queue_reduced_row()'::regprocedure))
+    LOOP
+        EXECUTE format('DROP TRIGGER %I ON %s', m.tgname, known::regclass);
+    END LOOP;
+END
+$$;
+
 -- Enables triggers that somebody has disabled. Run when attaching: that they are disabled is a finding as long as nobody does.
 CREATE OR REPLACE FUNCTION muniment.queue_enable() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -42,7 +74,8 @@ BEGIN
         FROM muniment.queue_table q
         CROSS JOIN LATERAL (SELECT q.relation AS oid UNION SELECT t.relid FROM pg_partition_tree(q.relation) t) member
         JOIN pg_class c ON c.oid = member.oid JOIN pg_namespace n ON n.oid = c.relnamespace
-        JOIN pg_trigger g ON g.tgrelid = c.oid AND g.tgname IN ('00_muniment_row', '00_muniment_truncate') AND g.tgenabled <> 'A'
+        JOIN pg_trigger g ON g.tgrelid = c.oid AND g.tgfoid IN ('muniment.queue_row()'::regprocedure, 'muniment.queue_reduced_row()'::regprocedure, 'muniment.queue_truncate()'::regprocedure)
+            AND g.tgenabled <> 'A'
     LOOP
         PERFORM muniment.queue_note(m.table_name, 'BYPASSED', NULL,
             to_json(format('trigger %s of %I.%I was disabled and is enabled by attaching again: changes meanwhile are not captured', m.tgname, m.nspname, m.relname)), NULL);
@@ -110,23 +143,27 @@ BEGIN
     LOOP
         SELECT * INTO former FROM muniment.queue_table t WHERE t.relation = m.relation AND t.table_name = m.table_name;
         IF former.relation IS NULL OR former.excluded <> m.excluded OR former.masked <> m.masked
-            OR NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = m.relation AND g.tgname = '00_muniment_row')
+            OR NOT muniment.queue_watches(m.relation)
         THEN
             -- Nothing was captured while its trigger was missing.
-            IF former.relation IS NOT NULL AND NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = m.relation AND g.tgname = '00_muniment_row') THEN
+            IF former.relation IS NOT NULL AND NOT muniment.queue_watches(m.relation) THEN
                 PERFORM muniment.queue_again(m.relation, true);
             END IF;
-            EXECUTE format('DROP TRIGGER IF EXISTS "00_muniment_row" ON %I.%I', m.nspname, m.relname);
+            PERFORM muniment.queue_unwatch(m.relation);
             IF m.excluded = '{}' AND m.masked = '{}' THEN
-                EXECUTE format('CREATE TRIGGER "00_muniment_row" AFTER INSERT OR UPDATE OR DELETE ON %I.%I FOR EACH ROW EXECUTE FUNCTION muniment.queue_row(%L)',
-                    m.nspname, m.relname, m.table_name);
+                EXECUTE format('CREATE TRIGGER %I AFTER INSERT OR UPDATE OR DELETE ON %I.%I FOR EACH ROW EXECUTE FUNCTION muniment.queue_row(%L)',
+                    '00_muniment_row_' || m.relation, m.nspname, m.relname, m.table_name);
             ELSE
-                EXECUTE format('CREATE TRIGGER "00_muniment_row" AFTER INSERT OR UPDATE OR DELETE ON %I.%I FOR EACH ROW EXECUTE FUNCTION muniment.queue_reduced_row(%L, %L, %L)',
-                    m.nspname, m.relname, m.table_name, m.excluded,
+                EXECUTE format('CREATE TRIGGER %I AFTER INSERT OR UPDATE OR DELETE ON %I.%I FOR EACH ROW EXECUTE FUNCTION muniment.queue_reduced_row(%L, %L, %L)',
+                    '00_muniment_row_' || m.relation, m.nspname, m.relname, m.table_name, m.excluded,
                     coalesce((SELECT jsonb_object_agg(k, '***') FROM unnest(m.masked) k WHERE k <> ALL (m.excluded)), '{}'));
             END IF;
-            EXECUTE format('ALTER TABLE %I.%I ENABLE ALWAYS TRIGGER "00_muniment_row"', m.nspname, m.relname);
+            EXECUTE format('ALTER TABLE %I.%I ENABLE ALWAYS TRIGGER %I', m.nspname, m.relname, '00_muniment_row_' || m.relation);
             taken := taken || m.table_name;
+        END IF;
+        IF EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = m.relation AND a.attnum > 0 AND NOT a.attisdropped
+                AND (former.column_numbers ->> a.attname::text)::int <> a.attnum) THEN
+            PERFORM muniment.queue_again(m.relation, m.key_columns = '{}');
         END IF;
         IF NOT EXISTS (SELECT FROM muniment.queue_table t WHERE t.relation = m.relation
                 AND (t.table_name, t.key_columns, t.excluded, t.masked, t.columns::text) = (m.table_name, m.key_columns, m.excluded, m.masked, m.columns::text))
@@ -152,6 +189,9 @@ BEGIN
             END IF;
         END IF;
     END LOOP;
+    UPDATE muniment.queue_table q SET column_numbers = q.column_numbers || now.numbers
+    FROM (SELECT c.attrelid, jsonb_object_agg(c.attname, c.attnum) AS numbers FROM pg_attribute c WHERE c.attnum > 0 AND NOT c.attisdropped GROUP BY c.attrelid) now
+    WHERE now.attrelid = q.relation AND NOT q.column_numbers @> now.numbers;
     -- Partitions that have come, with or without rows, and those that have gone with theirs.
     FOR m IN
         INSERT INTO muniment.queue_partition AS p (relation, root)
@@ -161,6 +201,10 @@ BEGIN
         ON CONFLICT (relation) DO UPDATE SET root = excluded.root WHERE p.root <> excluded.root
         RETURNING p.relation
     LOOP
+        -- It may have been a table of its own, whose trigger would queue all that its new table's does.
+        PERFORM muniment.queue_unwatch(m.relation);
+        PERFORM muniment.queue_leave(q.relation, 'the table became a partition') FROM muniment.queue_table q WHERE q.relation = m.relation;
+        DELETE FROM muniment.queue_table q WHERE q.relation = m.relation;
         PERFORM muniment.queue_again(m.relation, false);
     END LOOP;
     FOR m IN

@@ -26,6 +26,8 @@ CREATE TABLE muniment.queue_table (
     -- Under another name they are left out or masked still.
     excluded_numbers int2[] NOT NULL,
     masked_numbers   int2[] NOT NULL,
+    -- Numbers of the columns that it has or had, by name: what is dropped and added again under its name is another one.
+    column_numbers   jsonb NOT NULL DEFAULT '{}',
     attached_at timestamptz NOT NULL DEFAULT now()
 );
 
