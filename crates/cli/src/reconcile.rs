@@ -55,7 +55,7 @@ pub async fn run(config: Config, options: Reconcile) -> Result<ExitCode> {
     };
     let shown = if options.json { json(&outcome)? } else { table(&outcome) };
     std::io::stdout().write_all(shown.as_bytes()).map_err(CliError::file("writing", std::path::Path::new("standard output")))?;
-    Ok(if outcome.total == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if outcome.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Captures what is missing up to now, and compares.

@@ -301,7 +301,8 @@ async fn partitions_and_labels_that_change_rows_by_the_way() {
 async fn tables_with_hidden_columns_stay_writable() {
     for mode in ["replication", "queue"] {
         let tables = "CREATE TABLE a (id int PRIMARY KEY, pw text, pin text); CREATE TABLE d (id int PRIMARY KEY, v text); CREATE TABLE parent (id int PRIMARY KEY, pw text)";
-        let hide = ["--table", "public.*", "--mode", mode, "--exclude-column", "*.*.pw", "--mask-column", "*.*.pin", "--mask-column", "*.*.y"];
+        let hide =
+            ["--table", "public.*", "--mode", mode, "--exclude-column", "*.*.pw", "--mask-column", "*.*.pin", "--mask-column", "*.*.y"];
         let mut audited = Audited::with(tables, &hide).await;
         let steps = [
             "INSERT INTO a VALUES (50, 'SECRET', 'SECRET'); ALTER TABLE a ADD COLUMN y text DEFAULT 'SECRET'; UPDATE a SET pw = 'SECRET'",

@@ -189,6 +189,11 @@ fn write(event: &Event<'_>, out: &mut Writer<'_>) -> Result<()> {
         let columns = [out.options.keys.of(&table), is_mongodb.then_some(&id[..])];
         columns.into_iter().flatten().find_map(|columns| [&new, &old].into_iter().flatten().find_map(|image| image.key(columns)))
     });
+    if let (None, Some(columns), Some((name, image))) =
+        (&named, out.options.keys.of(&table), new.as_ref().map(|new| ("after", new)).or(old.as_ref().map(|old| ("before", old))))
+    {
+        return Err(malformed(event.number, name, image.lacks(columns)));
+    }
     let key = if operation == Operation::Truncate { Some("*".to_owned()) } else { named };
     let state = std::mem::take(&mut out.decoded.state);
     let number = place::number(&event.source);

@@ -57,6 +57,12 @@ impl<'a> Image<'a> {
         Some(key_text(&parts).into_owned())
     }
 
+    /// Why the key can't be made of these columns.
+    pub(super) fn lacks(&self, columns: &[String]) -> String {
+        let missing = columns.iter().find(|name| self.get(name).is_none()).map_or("", String::as_str);
+        format!("it has no column {missing:?}, of which the key is to be made")
+    }
+
     /// The key made of all columns, for a row of which no key is known.
     pub(super) fn whole_key(&self) -> String {
         let names: Vec<&str> = self.columns.iter().map(|(name, _)| &**name).collect();

@@ -246,6 +246,8 @@ fn errors_name_message_and_field() {
     let error =
         read(Format::Wal2Json, r#"{"action":"I","lsn":"x","schema":"s","table":"t","columns":[]}"#, "", State::default()).unwrap_err();
     assert_eq!(error.to_string(), "message 1: lsn: `x` is no position such as 0/16B3748");
+    let error = read(Format::Debezium, &event("c", "null", r#"{"x":1}"#, POSTGRES), "id", State::default()).unwrap_err();
+    assert_eq!(error.to_string(), "message 1: after: it has no column \"id\", of which the key is to be made");
     assert!(KeyHints::parse("a:,").is_err() && KeyHints::parse(":a").is_err());
 }
 

@@ -174,7 +174,7 @@ async fn the_queue_shows_what_waits_and_what_failed() {
     scene.until(failed).await;
     scene.behind_the_back("DELETE FROM muniment_audit_queue WHERE operation = 'SABOTAGE'").await;
     scene.settled().await;
-    scene.until("SELECT count(*) = 0 FROM sys_audit_queue").await;
+    scene.until("SELECT count(*) = 0 FROM sys_audit_queue WHERE NOT is_processed").await;
     assert!(scene.table("SELECT operation FROM sys_audit_log WHERE table_name = 'muniment.users'").await.contains("INSERT"));
     scene.engine.shutdown().await.unwrap();
 }

@@ -96,6 +96,7 @@ BEGIN
                     EXECUTE format('ALTER PUBLICATION %I DROP TABLE %I.%I', s.publication, m.schema_name, m.table_name);
                 END IF;
                 IF m.published THEN
+                    UPDATE muniment.attached a SET published = false WHERE a.source = s.name AND a.relation = m.relation;
                     PERFORM muniment.note_trouble(s.name, m.relation, 'columns of it are left out, and it has no primary key');
                 END IF;
                 CONTINUE;

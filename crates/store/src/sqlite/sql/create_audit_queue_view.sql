@@ -1,4 +1,4 @@
--- The queue of the registers' triggers as the design has it; lines leave it within moments after they are in the log.
+-- The queue of the registers' triggers as the design has it; lines leave it within moments after they are in the log, but for the last one.
 CREATE VIEW IF NOT EXISTS sys_audit_queue AS
 SELECT
     q.id,
