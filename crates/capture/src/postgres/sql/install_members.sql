@@ -51,8 +51,9 @@ AS $$
     FROM muniment.attached b CROSS JOIN LATERAL muniment.key_of(b.relation) k
     WHERE b.source = a.source AND b.relation = a.relation AND (a.key_columns, a.key_numbers) IS DISTINCT FROM (k.names, k.numbers);
     UPDATE muniment.attached a SET column_numbers = a.column_numbers || now.numbers
-    FROM (SELECT c.attrelid, jsonb_object_agg(c.attname, c.attnum) AS numbers FROM pg_attribute c WHERE c.attnum > 0 AND NOT c.attisdropped GROUP BY c.attrelid) now
-    WHERE now.attrelid = a.relation AND NOT a.column_numbers @> now.numbers;
+    FROM muniment.attached b CROSS JOIN LATERAL (
+        SELECT jsonb_object_agg(c.attname, c.attnum) AS numbers FROM pg_attribute c WHERE c.attrelid = b.relation AND c.attnum > 0 AND NOT c.attisdropped) now
+    WHERE b.source = a.source AND b.relation = a.relation AND NOT a.column_numbers @> now.numbers;
     WITH judged AS (
         SELECT s.name AS source, m.relation, m.root,
             array_agg(c.attnum) FILTER (WHERE EXISTS (

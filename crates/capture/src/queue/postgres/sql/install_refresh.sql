@@ -190,8 +190,9 @@ BEGIN
         END IF;
     END LOOP;
     UPDATE muniment.queue_table q SET column_numbers = q.column_numbers || now.numbers
-    FROM (SELECT c.attrelid, jsonb_object_agg(c.attname, c.attnum) AS numbers FROM pg_attribute c WHERE c.attnum > 0 AND NOT c.attisdropped GROUP BY c.attrelid) now
-    WHERE now.attrelid = q.relation AND NOT q.column_numbers @> now.numbers;
+    FROM muniment.queue_table b CROSS JOIN LATERAL (
+        SELECT jsonb_object_agg(c.attname, c.attnum) AS numbers FROM pg_attribute c WHERE c.attrelid = b.relation AND c.attnum > 0 AND NOT c.attisdropped) now
+    WHERE b.relation = q.relation AND NOT q.column_numbers @> now.numbers;
     -- Partitions that have come, with or without rows, and those that have gone with theirs.
     FOR m IN
         INSERT INTO muniment.queue_partition AS p (relation, root)
