@@ -271,11 +271,13 @@ struct Parts<'a> {
 /// Writes a change; one that changes the key, as a row that goes and another that comes.
 fn write(parts: Parts<'_>, out: &mut Writer<'_>) -> Result<()> {
     let Parts { number, table, operation, key, old, mut new, position, time } = parts;
+    let is_hinted = key.is_none();
     let columns = key.or_else(|| out.options.keys.of(&table).map(<[String]>::to_vec));
     let key = |image: &Option<Image<'_>>| image.as_ref().zip(columns.as_ref()).and_then(|(image, columns)| image.key(columns));
     let (old_key, new_key) = (key(&old), key(&new));
     if let (None, None, Some(columns), Some((name, image))) =
         (&old_key, &new_key, &columns, new.as_ref().map(|new| ("columns", new)).or(old.as_ref().map(|old| ("identity", old))))
+        && is_hinted
     {
         return Err(malformed(number, name, image.lacks(columns)));
     }

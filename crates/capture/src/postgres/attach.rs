@@ -15,7 +15,6 @@ use std::time::Duration;
 
 /// Most bytes of a PostgreSQL name.
 const NAME_BYTES: usize = 63;
-/// Longest wait for a lock on a table: whoever waits for one holds up the application behind it.
 /// Attempts to get all locks, and the pause between them.
 const ATTEMPTS: usize = 5;
 const PAUSE: Duration = Duration::from_secs(2);
@@ -27,7 +26,7 @@ const FAILOVER_SLOTS: i32 = 170_000;
 /// Makes what [`quiet`] needs.
 pub(crate) const INSTALL_AT_WORK: &str = include_str!("sql/install_at_work.sql");
 
-/// Functions that tell what ALTER TYPE does to tables.
+/// Functions that tell what DDL does to tables, and what of its text may be recorded.
 pub(crate) const INSTALL_STATEMENTS: &str = include_str!("sql/install_statements.sql");
 
 /// The statement that makes all others of its transaction unreported: they are Muniment's own DDL.

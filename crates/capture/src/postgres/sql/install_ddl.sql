@@ -36,14 +36,8 @@ BEGIN
     FROM pg_event_trigger_ddl_commands() d
     JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
     JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname <> 'muniment';
-    -- Columns whose type has other labels or attributes are columns of their tables.
-    IF tg_tag IN ('ALTER TYPE', 'ALTER DOMAIN') THEN
-        SELECT array_agg(DISTINCT a.relation) INTO retyped
-        FROM (SELECT array_agg(coalesce(c.reltype, d.objid)) AS types FROM pg_event_trigger_ddl_commands() d
-            LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid) altered
-        CROSS JOIN LATERAL muniment.tables_of_types(altered.types) t (oid) JOIN muniment.attached a ON a.relation = t.oid;
-        touched := touched || retyped;
-    END IF;
+    SELECT array_agg(DISTINCT a.relation) INTO retyped FROM muniment.retyped_tables(tg_tag) t (oid) JOIN muniment.attached a ON a.relation = t.oid;
+    touched := touched || retyped;
     -- A schema may have another name, a type may have taken a key's column with it. Most commands can't do anything like that: temporary tables come and go often.
     IF touched IS NULL AND tg_tag NOT IN ('ALTER SCHEMA', 'DROP TYPE', 'DROP DOMAIN', 'DROP EXTENSION', 'DROP SCHEMA', 'DROP OWNED') THEN
         RETURN;

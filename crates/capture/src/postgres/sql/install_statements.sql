@@ -1,9 +1,11 @@
--- Tables with columns of these types, or of types that are made of them.
-CREATE OR REPLACE FUNCTION muniment.tables_of_types(types oid[]) RETURNS SETOF oid
+-- Tables with columns of the types that the command at hand has altered, or of types that are made of them: other labels or attributes are other values of theirs.
+CREATE OR REPLACE FUNCTION muniment.retyped_tables(tag text) RETURNS SETOF oid
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH RECURSIVE made AS (
-        SELECT unnest(types) AS oid
+        SELECT coalesce(c.reltype, d.objid) AS oid
+        FROM pg_event_trigger_ddl_commands() d LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
+        WHERE tag IN ('ALTER TYPE', 'ALTER DOMAIN')
         UNION
         SELECT t.oid
         FROM made JOIN pg_type t ON t.typbasetype = made.oid OR t.typelem = made.oid

@@ -128,13 +128,21 @@ impl<'a> Lines<'a> {
         Ok(())
     }
 
-    /// Adds the rows of a baseline.
-    pub fn add_chunk(&mut self, chunk: &Chunk) -> Result<()> {
+    /// Adds the rows of a baseline; one that can't be recorded is a finding.
+    pub fn add_chunk(&mut self, chunk: &Chunk) {
         let tail = LineTail::new(&Context::default(), Attribution::None, chunk.taken_at, None);
         let unknown = Shape::default();
         let shape = self.shapes.of(&chunk.table, i64::MAX).next().unwrap_or(&unknown);
         for row in &chunk.rows {
-            let image = Image::parse(shape, &row.image)?;
+            let image = match Image::parse(shape, &row.image) {
+                Ok(image) => image,
+                Err(error) => {
+                    let reason = format!("row {} of a baseline could not be recorded: {error}", row.position);
+                    let at = QueueRow { at: chunk.taken_at, table: chunk.table.clone(), ..QueueRow::default() };
+                    self.finding(FindingKind::CaptureGap, &at, &reason);
+                    continue;
+                }
+            };
             let mut new = Vec::new();
             image.write(&mut new);
             let (key, operation) = (image.key(&shape.key), Operation::Snapshot);
@@ -150,7 +158,6 @@ impl<'a> Lines<'a> {
             head.write(&tail, &mut self.batch.changes);
             self.batch.records += 1;
         }
-        Ok(())
     }
 
     /// Whether a row may belong to a run of changes of keys that must not be torn apart.

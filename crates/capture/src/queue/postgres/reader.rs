@@ -336,18 +336,17 @@ impl QueueReader {
     }
 
     /// The rows of the baseline that were read with the wave that is over now.
-    fn chunk(&mut self, chunk: Chunk) -> Result<Batch> {
+    fn chunk(&mut self, chunk: Chunk) -> Batch {
         let shapes = self.shapes.take().unwrap_or_default();
         let options = self.options.clone();
         let mut lines = Lines::new(&options.name, &options.known_applications, &shapes, None);
-        let added = lines.add_chunk(&chunk);
+        lines.add_chunk(&chunk);
         let mut batch = lines.finish();
         self.shapes = Some(shapes);
-        added?;
         (self.progress, self.progress_stored) = (Some(chunk.progress), false);
         batch.is_awaited = true;
         batch.position = self.stamped();
-        Ok(batch)
+        batch
     }
 
     fn knows(&self, table: &str) -> bool {
@@ -495,7 +494,7 @@ impl Queue for QueueReader {
         if self.position.within.is_none()
             && let Some(chunk) = self.chunk.take()
         {
-            return self.chunk(*chunk).map(Some);
+            return Ok(Some(self.chunk(*chunk)));
         }
         if self.position.within.is_none() {
             if self.looked.is_none_or(|looked| looked.elapsed() >= HEALTH)

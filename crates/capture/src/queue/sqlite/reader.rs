@@ -519,6 +519,7 @@ impl Queue for SqliteReader {
         let stamp = position.and_then(|position| position.split('#').next()?.split_once('~'));
         (self.fingerprint, self.lost) = (stamp.map(|(_, fingerprint)| fingerprint.to_owned()), None);
         (self.connection, self.schema_version, self.stored, self.file, self.file_seen) = (None, None, None, None, None);
+        self.follow_file()?;
         let mut connection = self.open().await?;
         let text = "SELECT coalesce((SELECT processed FROM muniment_audit_state WHERE name = ?), 0), coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'muniment_audit_queue'), 0)";
         let row = sqlx::query(text).bind(&self.options.name).fetch_one(&mut connection).await.map_err(doing("looking at the queue"))?;

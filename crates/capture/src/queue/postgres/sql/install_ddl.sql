@@ -24,14 +24,8 @@ BEGIN
     FROM pg_event_trigger_ddl_commands() d
     JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
     JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname <> 'muniment';
-    -- Columns whose type has other labels or attributes are columns of their tables.
-    IF tg_tag IN ('ALTER TYPE', 'ALTER DOMAIN') THEN
-        SELECT array_agg(DISTINCT q.relation) INTO retyped
-        FROM (SELECT array_agg(coalesce(c.reltype, d.objid)) AS types FROM pg_event_trigger_ddl_commands() d
-            LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid) altered
-        CROSS JOIN LATERAL muniment.tables_of_types(altered.types) t (oid) JOIN muniment.queue_table q ON q.relation = t.oid;
-        touched := touched || retyped;
-    END IF;
+    SELECT array_agg(DISTINCT q.relation) INTO retyped FROM muniment.retyped_tables(tg_tag) t (oid) JOIN muniment.queue_table q ON q.relation = t.oid;
+    touched := touched || retyped;
     IF touched IS NULL AND tg_tag NOT IN ('ALTER SCHEMA', 'DROP TYPE', 'DROP DOMAIN', 'DROP EXTENSION', 'DROP SCHEMA', 'DROP OWNED') THEN
         RETURN;
     END IF;
