@@ -4,6 +4,8 @@ use crate::error::{CaptureError, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 
+/// Most characters of a statement in an error.
+const SHOWN_CHARS: usize = 100;
 /// Most characters of a source's name.
 const NAME_CHARS: usize = 64;
 
@@ -112,6 +114,12 @@ impl Statement {
     /// A statement with its reason.
     pub fn new(sql: impl Into<String>, why: impl Into<String>) -> Self {
         Self { sql: sql.into(), why: why.into() }
+    }
+
+    /// Says that the database refused this statement, by the start of its first line.
+    pub(crate) fn failed(&self) -> impl FnOnce(sqlx::Error) -> CaptureError {
+        let first = self.sql.lines().find(|line| !line.trim_start().starts_with("--")).unwrap_or_default();
+        CaptureError::database(first.chars().take(SHOWN_CHARS).collect::<String>())
     }
 }
 

@@ -214,6 +214,24 @@ async fn trap_12_what_gives_way_is_a_stated_choice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn open_transactions_that_attaching_waits_for_are_named() {
+    let server = server(TABLES).await;
+    let named = async || {
+        let plan = attach::plan(&server.url(DATABASE), &options(&["app.keyed"]), true).await.unwrap();
+        plan.findings.into_iter().find(|finding| finding.subject == "open transactions").map(|finding| finding.text)
+    };
+    assert_eq!(named().await, None);
+    let pool = server.pool(DATABASE);
+    let mut open = pool.begin().await.unwrap();
+    sqlx::raw_sql("SET LOCAL application_name = 'nightly'; INSERT INTO app.keyed VALUES (1)").execute(&mut *open).await.unwrap();
+    sqlx::raw_sql("SELECT pg_sleep(1.1)").execute(&mut *open).await.unwrap();
+    let text = named().await.unwrap();
+    assert!(text.contains("nightly"), "{text}");
+    open.rollback().await.unwrap();
+    assert_eq!(named().await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_in_the_way_is_said() {
     let server = server(&format!(
         "{TABLES}; CREATE UNLOGGED TABLE app.quick (a int); CREATE VIEW app.seen AS SELECT 1 AS a; CREATE ROLE weak LOGIN PASSWORD 'weak'"

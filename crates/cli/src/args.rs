@@ -329,10 +329,10 @@ pub struct Undo {
     /// Take back this transaction
     #[arg(long, value_name = "ID")]
     pub transaction: Option<String>,
-    /// Take back what this user did, by name
+    /// Take back what this user did, by name; needs --from and --to
     #[arg(long, value_name = "NAME", requires = "from", requires = "to")]
     pub user: Option<String>,
-    /// Take back what this user did, by number
+    /// Take back what this user did, by number; needs --from and --to
     #[arg(long, value_name = "ID", requires = "from", requires = "to")]
     pub user_id: Option<i64>,
     /// The user's changes at or after this time

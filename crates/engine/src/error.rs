@@ -19,6 +19,14 @@ pub enum EngineError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// A line of a source is longer than allowed. What was before it is stored.
+    #[error("line {line} is longer than {limit} bytes")]
+    LongLine {
+        /// Its number, from 1.
+        line: u64,
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// A limit is reached for the moment; nothing was stored. Try again later.
     #[error("overloaded: {reason}")]
     Busy {

@@ -175,7 +175,7 @@ impl Chunks {
                 continue;
             }
             if buffer.len() >= self.limit {
-                return Err(EngineError::TooLarge { limit: self.limit });
+                return Err(EngineError::LongLine { line: self.position.lines + 1, limit: self.limit });
             }
             length = (length * 2).min(self.limit);
         }
@@ -208,7 +208,7 @@ impl Engine {
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let mut preparing: VecDeque<(Position, JoinHandle<Result<Prepared>>)> = VecDeque::new();
         let mut committing: VecDeque<(Position, oneshot::Receiver<Result<Receipt>>)> = VecDeque::new();
-        let mut ended = false;
+        let (mut ended, mut failed) = (false, None);
         loop {
             tokio::select! {
                 Some((position, receipt)) = front(&mut committing) => {
@@ -220,21 +220,29 @@ impl Engine {
                 }
                 Some((position, prepared)) = front(&mut preparing), if committing.len() < COMMITTING => {
                     preparing.pop_front();
-                    let mut prepared = prepared.map_err(|_| EngineError::Stopped)??;
+                    let mut prepared = match prepared.map_err(|_| EngineError::Stopped)? {
+                        Ok(prepared) => prepared,
+                        Err(error) => {
+                            preparing.clear();
+                            (ended, failed) = (true, Some(error));
+                            continue;
+                        }
+                    };
                     let after = std::mem::replace(&mut before, position.to_stored());
                     let value = before.clone();
                     prepared.position = name.clone().map(|source| SourcePosition { source, value, after: Some(after) });
                     self.wait_for_space().await;
                     committing.push_back((position, self.enqueue(prepared).await?));
                 }
-                chunk = chunks.recv(), if !ended && preparing.len() <= cores => match chunk.transpose()? {
-                    Some((bytes, position)) => {
+                chunk = chunks.recv(), if !ended && preparing.len() <= cores => match chunk {
+                    Some(Ok((bytes, position))) => {
                         let before = std::mem::replace(&mut lines, position.lines);
                         preparing.push_back((position, self.prepare_chunk(table, bytes, &spare, (position.lines + 1 - before, before))));
                     }
+                    Some(Err(error)) => (ended, failed) = (true, Some(error)),
                     None => ended = true,
                 },
-                else => return Ok(progress),
+                else => return failed.map_or(Ok(progress), Err),
             }
         }
     }

@@ -182,6 +182,21 @@ async fn p2_a_source_continues_where_it_was_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn p10_a_line_that_is_too_long_is_named() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("events.ndjson");
+    let long = event(9).replace("case.hoso", &"x".repeat(5_000_000));
+    std::fs::write(&path, lines(0..40_000) + &long).unwrap();
+    let mut config = EngineConfig::new(folder.path().join("data"));
+    config.limits.body_bytes = 4_500_000;
+    let engine = Engine::open(config).await.unwrap();
+    let reader = Box::new(std::fs::File::open(&path).unwrap());
+    let taken = engine.ingest_source(FileIngest { log: "sys_audit_log", source: Some("events".into()), reader }, |_| {}).await;
+    assert!(matches!(taken, Err(EngineError::LongLine { line: 40_001, limit: 4_500_000 })), "{taken:?}");
+    assert_eq!(records(&engine), 40_000, "what was before it is stored");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn p10_requests_beyond_the_memory_limit_are_told_to_wait() {
     let folder = TempDir::new().unwrap();
     let mut config = EngineConfig::new(folder.path().join("data"));

@@ -191,7 +191,7 @@ impl From<EngineError> for Refusal {
                 Self { rejection: Some(Box::new(rejection)), ..Self::new(code, message) }
             }
             EngineError::UnknownLog(_) => Self::new(Code::UnknownLog, message),
-            EngineError::TooLarge { .. } => Self::new(Code::TooLarge, message),
+            EngineError::TooLarge { .. } | EngineError::LongLine { .. } => Self::new(Code::TooLarge, message),
             EngineError::Busy { retry_after, .. } => Self::new(Code::Busy, message).retry_after(retry_after),
             EngineError::KeyReused => Self::new(Code::KeyReused, message),
             EngineError::QueryLimit(_) => Self::new(Code::QueryLimit, message),
@@ -246,6 +246,7 @@ impl From<PathRejection> for Refusal {
 
 impl From<QueryRejection> for Refusal {
     fn from(rejection: QueryRejection) -> Self {
-        Self::new(Code::InvalidParameter, rejection.body_text())
+        let text = rejection.body_text();
+        Self::new(Code::InvalidParameter, text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text))
     }
 }

@@ -349,9 +349,7 @@ async fn transaction(connection: &mut PgConnection, statements: &[Statement]) ->
 }
 
 async fn execute(connection: &mut PgConnection, statement: &Statement) -> Result<()> {
-    let first = statement.sql.lines().find(|line| !line.trim_start().starts_with("--")).unwrap_or_default();
-    let shown: String = first.chars().take(100).collect();
-    sqlx::raw_sql(AssertSqlSafe(statement.sql.clone())).execute(connection).await.map_err(CaptureError::database(shown))?;
+    sqlx::raw_sql(AssertSqlSafe(statement.sql.clone())).execute(connection).await.map_err(statement.failed())?;
     Ok(())
 }
 

@@ -26,6 +26,9 @@ pub(super) struct ServerFacts {
     pub slot_wal_keep_mb: i64,
     /// Separated by commas, if the user may know.
     pub socket_folders: Option<String>,
+    /// Transactions of the whole server that have been writing for more than a second, and the process of the oldest.
+    pub writers: i64,
+    pub oldest_writer: Option<String>,
     pub is_superuser: bool,
     may_replicate: bool,
     may_create: bool,
@@ -106,6 +109,8 @@ pub(super) async fn server_facts(connection: &mut PgConnection) -> Result<Server
         senders: read(&row, "senders")?,
         slot_wal_keep_mb: read(&row, "slot_wal_keep_mb")?,
         socket_folders: read(&row, "socket_folders")?,
+        writers: read(&row, "writers")?,
+        oldest_writer: read(&row, "oldest_writer")?,
         is_superuser: read(&row, "is_superuser")?,
         may_replicate: read(&row, "may_replicate")?,
         may_create: read(&row, "may_create")?,
@@ -186,6 +191,13 @@ pub(super) fn judge_server(facts: &ServerFacts, options: &AttachOptions, needs_s
     if !facts.is_superuser {
         let text = "only a superuser may create event triggers: DDL is not recorded, and new tables and partitions are taken in when Muniment next looks, every 30 s; what is changed in them before has no record";
         plan.find(Level::Warning, user, text);
+    }
+    if let Some(oldest) = facts.oldest_writer.as_ref().filter(|_| needs_slot) {
+        let text = format!(
+            "{} have been writing for more than a second, the oldest in {oldest}: a slot begins when they have ended",
+            facts.writers
+        );
+        plan.find(Level::Warning, "open transactions", text);
     }
     if needs_slot && facts.slots >= facts.max_slots {
         let text = format!("all {} are taken; raise it and restart the server, or drop a slot that nobody reads", facts.max_slots);

@@ -13,7 +13,7 @@ use crate::sql::print;
 use args::{Attach, Detach, Sources};
 use muniment_capture::open;
 use muniment_capture::plan::Plan;
-use muniment_capture::queue::sqlserver::{self, SqlServerTable};
+use muniment_capture::queue::sqlserver::{self, Hidden, HiddenColumn, SqlServerTable};
 use muniment_engine::capture::{Actor, AttachRequest, Attachment, Farewell, SourceStatus};
 use muniment_engine::{Engine, EngineError};
 use serde::de::DeserializeOwned;
@@ -84,7 +84,10 @@ fn show_plan(plan: &Plan) -> Result<ExitCode> {
 fn print_dialect(options: &Attach) -> Result<ExitCode> {
     let tables =
         options.table.iter().map(|table| SqlServerTable::parse(table)).collect::<Result<Vec<_>, _>>().map_err(EngineError::from)?;
-    print!("{}", sqlserver::print(&tables).map_err(EngineError::from)?);
+    let left_out = options.exclude_column.iter().map(|column| HiddenColumn::parse(column, Hidden::LeftOut));
+    let masked = options.mask_column.iter().map(|column| HiddenColumn::parse(column, Hidden::Masked));
+    let hidden = left_out.chain(masked).collect::<Result<Vec<_>, _>>().map_err(EngineError::from)?;
+    print!("{}", sqlserver::print(&tables, &hidden).map_err(EngineError::from)?);
     Ok(ExitCode::SUCCESS)
 }
 

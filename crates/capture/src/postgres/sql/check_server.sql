@@ -9,6 +9,9 @@ SELECT current_setting('server_version_num')::int4 AS version,
     (SELECT setting::int8 FROM pg_settings WHERE name = 'max_slot_wal_keep_size') AS slot_wal_keep_mb,
     -- Whoever may not read the setting gets NULL.
     (SELECT setting FROM pg_settings WHERE name = 'unix_socket_directories') AS socket_folders,
+    (SELECT count(*) FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND xact_start < now() - interval '1 second') AS writers,
+    (SELECT (array_agg(format('process %s, %s', pid, coalesce(nullif(application_name, ''), usename::text, backend_type)) ORDER BY xact_start))[1]
+        FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND xact_start < now() - interval '1 second') AS oldest_writer,
     r.rolsuper AS is_superuser,
     r.rolsuper OR r.rolreplication AS may_replicate,
     has_database_privilege(current_database(), 'CREATE') AS may_create,

@@ -264,7 +264,7 @@ async fn run(connection: &mut PgConnection, statements: &[Statement]) -> Result<
     let mut transaction = connection.begin().await.map_err(CaptureError::database("beginning"))?;
     for statement in statements {
         let text = AssertSqlSafe(statement.sql.clone());
-        sqlx::raw_sql(text).execute(&mut *transaction).await.map_err(CaptureError::database(statement.why.clone()))?;
+        sqlx::raw_sql(text).execute(&mut *transaction).await.map_err(statement.failed())?;
     }
     transaction.commit().await.map_err(CaptureError::database("committing"))
 }

@@ -296,7 +296,7 @@ async fn run(url: &str, statements: &[Statement]) -> Result<()> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(doing("beginning"))?;
     for statement in statements {
         let text = AssertSqlSafe(statement.sql.clone());
-        sqlx::raw_sql(text).execute(&mut *transaction).await.map_err(CaptureError::database(statement.why.clone()))?;
+        sqlx::raw_sql(text).execute(&mut *transaction).await.map_err(statement.failed())?;
     }
     transaction.commit().await.map_err(doing("committing"))?;
     let _ = connection.close().await;

@@ -383,8 +383,8 @@ impl SqliteReader {
 
 async fn run(connection: &mut SqliteConnection, statements: Vec<Statement>) -> Result<()> {
     for statement in statements {
-        let query = sqlx::raw_sql(AssertSqlSafe(statement.sql));
-        query.execute(&mut *connection).await.map_err(CaptureError::database(statement.why))?;
+        let query = sqlx::raw_sql(AssertSqlSafe(statement.sql.clone()));
+        query.execute(&mut *connection).await.map_err(statement.failed())?;
     }
     Ok(())
 }

@@ -1,16 +1,17 @@
-
 -- Hands out the next rows in order and marks them, in one transaction of the caller's: what fails is rolled back and comes again. No READPAST: a row of a transaction
--- that still runs makes the reader wait, so that none is passed by.
-CREATE PROCEDURE [audit].ProcessAuditQueue (@BatchSize INT = 1000)
+-- that still runs makes the reader wait, so that none is passed by. A transaction that changes a row after another one has a higher number for it. No HOLDLOCK: that
+-- would keep writers from adding rows while the caller works.
+CREATE OR ALTER PROCEDURE [audit].ProcessAuditQueue (@BatchSize INT = 1000)
 AS
 BEGIN
     SET NOCOUNT ON;
+    SET XACT_ABORT ON;
 
     DECLARE @Batch TABLE (ID BIGINT NOT NULL PRIMARY KEY);
 
     INSERT INTO @Batch (ID)
     SELECT TOP (@BatchSize) q.ID
-    FROM [audit].SYS_AUDIT_QUEUE AS q WITH (UPDLOCK, HOLDLOCK)
+    FROM [audit].SYS_AUDIT_QUEUE AS q WITH (UPDLOCK, INDEX (IX_Queue_Next))
     WHERE q.IsProcessed = 0 AND q.ProcessingAttempts < 5
     ORDER BY q.ID;
 
@@ -27,7 +28,7 @@ END;
 GO
 
 -- A row that could not be processed: after the fifth attempt it is a dead letter, which stays and is left out.
-CREATE PROCEDURE [audit].FailAuditQueueRow (@ID BIGINT, @Error NVARCHAR(1000))
+CREATE OR ALTER PROCEDURE [audit].FailAuditQueueRow (@ID BIGINT, @Error NVARCHAR(1000))
 AS
 BEGIN
     SET NOCOUNT ON;
@@ -38,8 +39,8 @@ BEGIN
 END;
 GO
 
--- Removes what was processed, a few rows at a time, so that no lock on the whole table is taken.
-CREATE PROCEDURE [audit].ClearAuditQueue (@KeepDays INT = 1)
+-- Removes what was processed, a few rows at a time, so that little is locked at once.
+CREATE OR ALTER PROCEDURE [audit].ClearAuditQueue (@KeepDays INT = 1)
 AS
 BEGIN
     SET NOCOUNT ON;
@@ -54,4 +55,7 @@ BEGIN
         SET @Removed = @@ROWCOUNT;
     END;
 END;
+GO
+
+SET NOEXEC OFF;
 GO
