@@ -167,8 +167,14 @@ impl Plan {
             self.find(Level::Note, "queue", format!("{changes} changes are not stored yet: they are read first"));
         }
         if dead > 0 {
-            self.find(Level::Warning, "queue", format!("{dead} dead letters are lost"));
+            let text = format!("{dead} dead letters, which could not be recorded, are only there: look at them, then --discard gives them up");
+            self.find(Level::Refusal, "queue", text);
         }
+    }
+
+    /// Does it all the same: what would refuse it is a warning.
+    pub fn overrule(&mut self) {
+        self.findings.iter_mut().filter(|finding| finding.level == Level::Refusal).for_each(|finding| finding.level = Level::Warning);
     }
 
     /// Refuses a table whose primary key would not be recorded as it is: its rows could not be told apart.

@@ -178,6 +178,11 @@ async fn a_row_that_cannot_be_recorded_becomes_a_dead_letter() {
     assert_eq!((dead.attempts, dead.table.as_str()), (5, "public.t"));
     let row = "SELECT processing_attempts::int8 FROM muniment.sys_audit_queue WHERE is_dead AND NOT is_processed AND last_error LIKE '%SABOTAGE%'";
     assert_eq!(scalar(&server, row).await, 5);
+    let mut plan = detach(&server.url(DATABASE), "q").await.unwrap();
+    let refused = plan.permitted().unwrap_err().to_string();
+    assert!(refused.contains("1 dead letters"), "{refused}");
+    plan.overrule();
+    plan.permitted().unwrap();
 }
 
 #[tokio::test]

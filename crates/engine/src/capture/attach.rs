@@ -196,7 +196,11 @@ impl Engine {
         let _changing = self.captures().changing.lock().await;
         let mut row = self.source_row(name).await?.ok_or_else(|| EngineError::NotFound(format!("source {name}")))?;
         let is_left = farewell == Farewell::Forget;
-        let plan = if is_left { Plan::new(name) } else { open::plan_detach(&spec(&row)).await? };
+        let mut plan = if is_left { Plan::new(name) } else { open::plan_detach(&spec(&row)).await? };
+        if farewell == Farewell::Discard {
+            plan.overrule();
+        }
+        plan.permitted()?;
         row.state = DETACHING.to_owned();
         self.store().db().put_capture_source(&row).await?;
         if !is_left {
