@@ -13,7 +13,12 @@ public final class HibernateContext {
 
     public Transaction begin(Session session) {
         Transaction transaction = session.beginTransaction();
-        session.doWork(connection -> Jdbc.context(connection, context.get()));
-        return transaction;
+        try {
+            session.doWork(connection -> Jdbc.context(connection, context.get()));
+            return transaction;
+        } catch (RuntimeException failed) {
+            transaction.rollback();
+            throw failed;
+        }
     }
 }

@@ -167,7 +167,8 @@ impl Plan {
             self.find(Level::Note, "queue", format!("{changes} changes are not stored yet: they are read first"));
         }
         if dead > 0 {
-            let text = format!("{dead} dead letters, which could not be recorded, are only there: look at them, then --discard gives them up");
+            let text =
+                format!("{dead} dead letters, which could not be recorded, are only there: look at them, then --discard gives them up");
             self.find(Level::Refusal, "queue", text);
         }
     }

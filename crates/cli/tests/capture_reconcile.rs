@@ -120,6 +120,10 @@ const ALTERED: &str = r#"
     CREATE TABLE keyless (v text, w int); INSERT INTO keyless VALUES ('a', 1), ('a', 1), ('b', 2);
     CREATE TABLE parted (id int PRIMARY KEY, v text) PARTITION BY RANGE (id); CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (10);
     CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM (10) TO (20); INSERT INTO parted VALUES (1, 'a'), (11, 'b');
+    CREATE TABLE narrowed (id int PRIMARY KEY, a text, b text); INSERT INTO narrowed VALUES (1, 'a', 'b'), (2, 'a', 'b');
+    CREATE TYPE pair AS (x int, y text); CREATE TABLE aliased (id int PRIMARY KEY, t pair, i text); INSERT INTO aliased VALUES (1, (5, 'q'), 'a'), (2, NULL, 'b');
+    CREATE TABLE passed_on (k int PRIMARY KEY DEFERRABLE, v text); INSERT INTO passed_on VALUES (1, 'a'), (2, 'b'), (3, 'c');
+    CREATE TABLE flagged (yes bool PRIMARY KEY, j json); INSERT INTO flagged VALUES (true, '{"$json":"null"}');
     CREATE TABLE moved (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE moved_1 PARTITION OF moved FOR VALUES FROM (0) TO (10); INSERT INTO moved VALUES (1);
 "#;
 
@@ -145,6 +149,11 @@ async fn altered(mode: &str) {
     audited.sql("ALTER TABLE parted ADD COLUMN w int NOT NULL DEFAULT 5; UPDATE parted SET v = 'c' WHERE id = 11").await;
     audited.sql("ALTER TABLE moved RENAME TO gone_on; INSERT INTO gone_on VALUES (2)").await;
     audited.sql("ALTER TABLE keyless ADD COLUMN x int DEFAULT 7; INSERT INTO keyless VALUES ('c', 3, 0)").await;
+    audited.sql("ALTER TABLE narrowed DROP COLUMN a").await;
+    audited
+        .sql("BEGIN; SET CONSTRAINTS ALL DEFERRED; UPDATE passed_on SET k = CASE k WHEN 1 THEN 3 WHEN 3 THEN 1 ELSE k END; COMMIT")
+        .await;
+    audited.sql(r#"UPDATE flagged SET j = '1'"#).await;
     // What is still unread has the key that it had.
     audited.muniment.kill();
     audited.sql("UPDATE rekeyed SET code = 'c' WHERE id = 1; INSERT INTO rekeyed VALUES (3, 'd')").await;
@@ -178,7 +187,35 @@ async fn altered(mode: &str) {
     assert_eq!(rows("public.moved"), Vec::<String>::new());
     assert_eq!(rows("public.parted")[0], r#"1  {"id":1,"v":"a","w":5}"#);
     assert_eq!(rows("public.rewritten"), [r#"1  {"id":1,"v":"a!"}"#]);
+    assert_eq!(rows("public.narrowed"), [r#"1  {"id":1,"b":"b"}"#, r#"2  {"id":2,"b":"b"}"#]);
+    assert_eq!(rows("public.aliased")[0], r#"1  {"id":1,"t":"(5,q)","i":"a"}"#);
+    assert_eq!(rows("public.passed_on"), [r#"1  {"k":1,"v":"c"}"#, r#"2  {"k":2,"v":"b"}"#, r#"3  {"k":3,"v":"a"}"#]);
     assert!(audited.findings().iter().any(|finding| finding.starts_with("CAPTURE_BYPASSED public.rewritten")), "{:?}", audited.findings());
+}
+
+/// What is taken back is what was there, also where it looks like a note of ours, where the key is no text, and where a column is gone since.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_undo_writes_back() {
+    for mode in ["replication", "queue"] {
+        let mut audited = Audited::with(ALTERED, &["--table", "public.*", "--snapshot", "initial", "--mode", mode]).await;
+        audited.sql("ALTER TABLE narrowed DROP COLUMN a").await;
+        audited.caught_up().await;
+        assert_eq!(outcome(&audited, &[]).0, 0, "{mode}");
+        let made = "SELECT muniment.context('{\"user_name\":\"lan\"}')";
+        audited.sql(&format!("BEGIN; {made}; UPDATE flagged SET j = '1'; UPDATE narrowed SET b = 'c' WHERE id = 1; DELETE FROM narrowed WHERE id = 2; COMMIT")).await;
+        audited.caught_up().await;
+        let query = "SELECT DISTINCT transaction_id FROM sys_audit_log WHERE changed_by_username = 'lan'";
+        let transaction = audited.ask(query)[0]["transaction_id"].as_str().unwrap().to_owned();
+        let script = audited.succeed(&["undo", "--transaction", &transaction]);
+        audited.sql(&script).await;
+        audited.caught_up().await;
+        let rows = |table: &str| {
+            audited.succeed(&["at", table]).lines().map(|line| line.split("  (last").next().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(rows("public.flagged"), [r#"t  {"yes":true,"j":{"$json":"{\"$json\":\"null\"}"}}"#], "{mode}");
+        assert_eq!(rows("public.narrowed"), [r#"1  {"id":1,"b":"b"}"#, r#"2  {"id":2,"b":"b"}"#], "{mode}");
+        assert_eq!(outcome(&audited, &[]).0, 0, "{mode}");
+    }
 }
 
 const RENAMED: &str = r#"

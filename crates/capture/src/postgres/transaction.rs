@@ -151,6 +151,14 @@ impl Transaction {
         waiting.is_some_and(|waiting| old.is_none_or(|old| waiting.new == old))
     }
 
+    /// Writes the update of a row that keeps its key. It may be one of a statement that has only given others new ones: those go on waiting, unless it is one of them.
+    fn stayed(&mut self, head: LineHead<'_>, known: &[String], out: &mut Lines) {
+        if self.moved.last().is_some_and(|last| last.table != head.table) || self.moved_keys.contains_key(head.key) {
+            self.settle(known, out);
+        }
+        self.write_line(head, known, out);
+    }
+
     /// Writes what waits for other rows: what comes now is of another statement.
     pub fn settle(&mut self, known: &[String], out: &mut Lines) {
         self.moved_bytes = 0;
@@ -251,7 +259,7 @@ impl Transaction {
         let (old_key, new_key) = (key(table, &old_values), key(table, &new));
         if old_key == new_key {
             let details = Some(scratch.details.as_str()).filter(|details| !details.is_empty());
-            self.line(head(table, Operation::Update, &new_key, Some(&scratch.old), Some(&scratch.new), details), known, out);
+            self.stayed(head(table, Operation::Update, &new_key, Some(&scratch.old), Some(&scratch.new), details), known, out);
             return Ok(());
         }
         if self.moves_again(&old_key, (!old.key_only).then_some(&scratch.old)) {

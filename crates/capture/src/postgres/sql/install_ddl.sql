@@ -65,14 +65,14 @@ BEGIN
     touched := touched || moved || rekeyed || bereft;
     rewritten := ARRAY(SELECT c.oid FROM pg_class c WHERE c.oid::text = ANY (string_to_array(current_setting('muniment.rewritten', true), ',')));
     PERFORM set_config('muniment.rewritten', '', true);
-    -- Rows that are others now, though no row was changed: a column has a new name, or the name of one that was dropped, or a default where there was none.
+    -- Rows that are others now, though no row was changed: a column is gone, has a new name, or the name of one that was dropped, or a default where there was none.
     SELECT array_agg(DISTINCT d.objid) INTO altered
     FROM pg_event_trigger_ddl_commands() d
     WHERE d.classid = 'pg_class'::regclass AND tg_tag = 'ALTER TABLE' AND (d.objsubid > 0 OR EXISTS (
         SELECT FROM muniment.attached m JOIN pg_attribute a ON a.attrelid = m.relation AND a.attnum > 0 AND NOT a.attisdropped
         WHERE m.relation = d.objid AND (m.column_numbers ->> a.attname::text)::int <> a.attnum) OR EXISTS (
         SELECT FROM pg_attribute a
-        WHERE a.attrelid IN (SELECT d.objid UNION SELECT t.relid FROM pg_partition_tree(d.objid) t) AND a.atthasmissing
+        WHERE a.attrelid IN (SELECT d.objid UNION SELECT t.relid FROM pg_partition_tree(d.objid) t) AND (a.atthasmissing OR a.attisdropped)
             AND a.xmin::text::bigint >= pg_snapshot_xmin(pg_current_snapshot())::text::bigint % 4294967296));
     IF muniment.alters_values(current_query()) THEN
         altered := altered || retyped;

@@ -99,7 +99,8 @@ pub(super) async fn step(connection: &mut PgConnection, source: &str, wave: i64,
         let same = |progress: &&BaselineProgress| (progress.relation, progress.baseline, progress.file) == (relation, number, file);
         let from = after.filter(same).and_then(|progress| progress.row).unwrap_or((0, 0));
         let shapes = shapes::load(connection).await?;
-        let image = if excluded.is_empty() && masks == "{}" { "row_to_json(t)" } else { "((to_jsonb(t) - $1::text[]) || $2::jsonb)::json" };
+        let image =
+            if excluded.is_empty() && masks == "{}" { "row_to_json(t.*)" } else { "((to_jsonb(t.*) - $1::text[]) || $2::jsonb)::json" };
         let declare = format!(
             "DECLARE muniment_baseline NO SCROLL CURSOR FOR SELECT t.ctid::text, CASE WHEN octet_length(i.image::text) > 33554432 THEN muniment.queue_omitted(i.image) \
              ELSE i.image::text END FROM ONLY {name} AS t CROSS JOIN LATERAL (SELECT {image} AS image OFFSET 0) i WHERE t.ctid > '({},{})'::tid",

@@ -303,7 +303,10 @@ impl<'a> Lines<'a> {
                 let (old_key, new_key) = (old.key(&shape.key), new.key(&shape.key));
                 let details = old.changed(new, &row.masked);
                 if old_key == new_key {
-                    self.end_run();
+                    // A row that keeps its key may be one of a statement that has only given others new ones.
+                    if self.moved_rows.contains_key(&*new_key) {
+                        self.end_run();
+                    }
                     let details = Some(details.as_str()).filter(|details| !details.is_empty());
                     return Ok(self.line(row, LineParts { operation, key: &new_key, old: old_json, new: new_json, details, ordinal: 0 }));
                 }

@@ -1,6 +1,6 @@
 //! From the histories of rows to what must be done to each: the row before and after every selected record, and whether it is still so.
 
-use super::super::document::{Document, JSON_NULL, differences, unwrapped};
+use super::super::document::{Document, JSON_NULL, differences};
 use super::super::rows::Row;
 use super::super::{after, changes_rows};
 use super::Refusal;
@@ -220,7 +220,7 @@ fn step(table: &str, key: &str, record: Record, hint: Option<&[String]>) -> Resu
         return Err("only the key of the row that it deleted is known".to_owned());
     }
     let others = present.fields().filter(|(name, value)| !hidden(value) && !key_fields.iter().any(|(known, _)| known == name));
-    let expected = others.map(|(name, value)| (name.to_owned(), unwrapped(value).into_owned())).collect();
+    let expected = others.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     Ok(Some(Step { record: id, table: table.to_owned(), primary_key: key.to_owned(), key: key_fields, expected, inverse }))
 }
 
@@ -229,7 +229,7 @@ fn restorable<'a>(fields: impl Iterator<Item = (&'a str, &'a RawValue)>, of: &st
     fields
         .map(|(name, value)| match hidden(value) {
             true => Err(format!("{name} of {of} is masked, or was not kept or not sent")),
-            false => Ok((name.to_owned(), unwrapped(value).into_owned())),
+            false => Ok((name.to_owned(), value.to_owned())),
         })
         .collect()
 }
@@ -249,19 +249,20 @@ fn key_fields(row: &Document, key: &str, hint: Option<&[String]>) -> Result<Vec<
         .filter(|(_, value)| !hidden(value) && value.get() != "null")
         .map(|(name, value)| (name, value, content(value)))
         .collect();
-    let whole = |text: &str| key_text(&[Some(text)]) == key;
-    let single: Vec<Field> =
-        texts.iter().filter(|(.., text)| whole(text)).map(|(name, value, _)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let whole = |value: &RawValue, text: &str| [text, key_content(value, text)].iter().any(|text| key_text(&[Some(text)]) == key);
+    let is_whole = |(_, value, text): &&(&str, &RawValue, String)| whole(value, text);
+    let single: Vec<Field> = texts.iter().filter(is_whole).map(|(name, value, _)| ((*name).to_owned(), (*value).to_owned())).collect();
     if !single.is_empty() {
         return Ok(single);
     }
     let unknown = || "its key is not among the row's columns; say which columns make the key".to_owned();
     let parts: Vec<Option<String>> = serde_json::from_str(key).map_err(|_| unknown())?;
     let parts: Vec<String> = parts.into_iter().flatten().collect();
-    if parts.is_empty() || !parts.iter().all(|part| texts.iter().any(|(.., text)| text == part)) {
+    let is = |(_, value, text): &(&str, &RawValue, String), part: &String| text == part || key_content(value, text) == part;
+    if parts.is_empty() || !parts.iter().all(|part| texts.iter().any(|field| is(field, part))) {
         return Err(unknown());
     }
-    let of_key = texts.iter().filter(|(.., text)| parts.contains(text));
+    let of_key = texts.iter().filter(|field| parts.iter().any(|part| is(field, part)));
     Ok(of_key.map(|(name, value, _)| ((*name).to_owned(), (*value).to_owned())).collect())
 }
 
@@ -270,7 +271,12 @@ fn named_key(row: &Document, key: &str, columns: &[String]) -> Result<Vec<Field>
     if let Some(found) = found {
         let texts: Vec<Option<String>> = found.iter().map(|(_, value)| (value.get() != "null").then(|| content(value))).collect();
         let parts: Vec<Option<&str>> = texts.iter().map(Option::as_deref).collect();
-        return if key_text(&parts) == key { Ok(found) } else { Err(format!("{} is not its key", columns.join(", "))) };
+        let of_key = found.iter().zip(&parts).map(|((_, value), part)| part.map(|part| key_content(value, part))).collect::<Vec<_>>();
+        return if key_text(&parts) == key || key_text(&of_key) == key {
+            Ok(found)
+        } else {
+            Err(format!("{} is not its key", columns.join(", ")))
+        };
     }
     let texts = match columns {
         [_] => vec![key.to_owned()],
@@ -284,6 +290,15 @@ fn named_key(row: &Document, key: &str, columns: &[String]) -> Result<Vec<Field>
         Ok((name.clone(), value))
     });
     fields.collect()
+}
+
+/// A value as PostgreSQL writes it in a key, where that is not its text in JSON.
+fn key_content<'a>(value: &RawValue, text: &'a str) -> &'a str {
+    match value.get() {
+        "true" => "t",
+        "false" => "f",
+        _ => text,
+    }
 }
 
 /// A value as text: a string's content, a number's digits.

@@ -6,7 +6,7 @@
 
 use super::plan::{Field, Inverse, Step, content};
 use super::{Dialect, Refusal, Selection};
-use crate::history::JSON_NULL;
+use crate::history::{JSON_NULL, unwrapped};
 use serde_json::value::RawValue;
 use std::fmt::Write;
 
@@ -124,7 +124,8 @@ impl Postgresql {
     /// A row as JSON. A JSON null is left out: see [`Self::value`].
     fn object<'a>(fields: impl Iterator<Item = &'a Field>) -> Result<String, String> {
         let fields = fields.filter(|(_, value)| value.get() != JSON_NULL);
-        let object = list(fields, ",", |(name, value)| Ok(format!("{}:{}", serde_json::Value::from(name.as_str()), value.get())))?;
+        let object =
+            list(fields, ",", |(name, value)| Ok(format!("{}:{}", serde_json::Value::from(name.as_str()), unwrapped(value).get())))?;
         Ok(format!("{{{object}}}"))
     }
 
@@ -233,21 +234,22 @@ struct Literals<'a> {
 
 impl Literals<'_> {
     fn statement(&self, step: &Step) -> Result<String, String> {
+        let literal = |value: &RawValue| (self.value)(&unwrapped(value));
         let condition = |(name, value): &Field| match value.get() {
             "null" => Ok(format!("{} IS NULL", (self.name)(name)?)),
-            _ => Ok(format!("{} {} {}", (self.name)(name)?, self.equal, (self.value)(value)?)),
+            _ => Ok(format!("{} {} {}", (self.name)(name)?, self.equal, literal(value)?)),
         };
         let found = list(step.key.iter().chain(&step.expected), " AND ", condition)?;
         let (table, guard) = (&self.table, self.guard);
         Ok(match &step.inverse {
             Inverse::Delete => format!("DELETE FROM {table}\nWHERE {found}{guard};"),
             Inverse::Update(set) => {
-                let set = list(set.iter(), ", ", |(name, value)| Ok(format!("{} = {}", (self.name)(name)?, (self.value)(value)?)))?;
+                let set = list(set.iter(), ", ", |(name, value)| Ok(format!("{} = {}", (self.name)(name)?, literal(value)?)))?;
                 format!("UPDATE {table} SET {set}\nWHERE {found}{guard};")
             }
             Inverse::Insert(row) => {
                 let names = list(row.iter(), ", ", |(name, _)| (self.name)(name))?;
-                let values = list(row.iter(), ", ", |(_, value)| (self.value)(value))?;
+                let values = list(row.iter(), ", ", |(_, value)| literal(value))?;
                 format!("INSERT INTO {table} ({names})\nSELECT {values}{}{guard};", self.nothing)
             }
         })

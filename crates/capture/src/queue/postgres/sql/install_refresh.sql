@@ -183,7 +183,9 @@ BEGIN
                     LEFT JOIN json_array_elements(former.columns) was (it) ON was.it ->> 0 = now.it ->> 0
                     WHERE was.it ->> 1 <> now.it ->> 1 OR (was.it IS NULL AND (json_array_length(former.columns) >= json_array_length(m.columns)
                         OR EXISTS (SELECT FROM pg_attribute a WHERE a.attname = now.it ->> 0 AND a.atthasmissing
-                            AND a.attrelid IN (SELECT m.relation UNION SELECT t.relid FROM pg_partition_tree(m.relation) t))))))
+                            AND a.attrelid IN (SELECT m.relation UNION SELECT t.relid FROM pg_partition_tree(m.relation) t)))))
+                    OR EXISTS (SELECT FROM json_array_elements(former.columns) was (it)
+                        WHERE was.it ->> 0 NOT IN (SELECT now.it ->> 0 FROM json_array_elements(m.columns) now (it))))
             THEN
                 PERFORM muniment.queue_again(m.relation, former.key_columns <> m.key_columns OR m.key_columns = '{}');
             END IF;
