@@ -241,42 +241,41 @@ fn hidden(value: &RawValue) -> bool {
 
 /// The columns that make the key: those named, or those whose values are in the key's text. The latter may be more than the key has; all of them hold.
 fn key_fields(row: &Document, key: &str, hint: Option<&[String]>) -> Result<Vec<Field>, String> {
-    if let Some(columns) = hint {
-        return named_key(row, key, columns);
-    }
+    let written = |content| match hint {
+        Some(columns) => named_key(row, key, columns, content),
+        None => found_key(row, key, content),
+    };
+    written(content).or_else(|reason| written(postgresql_content).map_err(|_| reason))
+}
+
+fn found_key(row: &Document, key: &str, content: Content) -> Result<Vec<Field>, String> {
     let texts: Vec<(&str, &RawValue, String)> = row
         .fields()
         .filter(|(_, value)| !hidden(value) && value.get() != "null")
         .map(|(name, value)| (name, value, content(value)))
         .collect();
-    let whole = |value: &RawValue, text: &str| [text, key_content(value, text)].iter().any(|text| key_text(&[Some(text)]) == key);
-    let is_whole = |(_, value, text): &&(&str, &RawValue, String)| whole(value, text);
-    let single: Vec<Field> = texts.iter().filter(is_whole).map(|(name, value, _)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let whole = |text: &str| key_text(&[Some(text)]) == key;
+    let single: Vec<Field> =
+        texts.iter().filter(|(.., text)| whole(text)).map(|(name, value, _)| ((*name).to_owned(), (*value).to_owned())).collect();
     if !single.is_empty() {
         return Ok(single);
     }
     let unknown = || "its key is not among the row's columns; say which columns make the key".to_owned();
     let parts: Vec<Option<String>> = serde_json::from_str(key).map_err(|_| unknown())?;
     let parts: Vec<String> = parts.into_iter().flatten().collect();
-    let is = |(_, value, text): &(&str, &RawValue, String), part: &String| text == part || key_content(value, text) == part;
-    if parts.is_empty() || !parts.iter().all(|part| texts.iter().any(|field| is(field, part))) {
+    if parts.is_empty() || !parts.iter().all(|part| texts.iter().any(|(.., text)| text == part)) {
         return Err(unknown());
     }
-    let of_key = texts.iter().filter(|field| parts.iter().any(|part| is(field, part)));
+    let of_key = texts.iter().filter(|(.., text)| parts.contains(text));
     Ok(of_key.map(|(name, value, _)| ((*name).to_owned(), (*value).to_owned())).collect())
 }
 
-fn named_key(row: &Document, key: &str, columns: &[String]) -> Result<Vec<Field>, String> {
+fn named_key(row: &Document, key: &str, columns: &[String], content: Content) -> Result<Vec<Field>, String> {
     let found: Option<Vec<Field>> = columns.iter().map(|name| Some((name.clone(), row.get(name)?.to_owned()))).collect();
     if let Some(found) = found {
         let texts: Vec<Option<String>> = found.iter().map(|(_, value)| (value.get() != "null").then(|| content(value))).collect();
         let parts: Vec<Option<&str>> = texts.iter().map(Option::as_deref).collect();
-        let of_key = found.iter().zip(&parts).map(|((_, value), part)| part.map(|part| key_content(value, part))).collect::<Vec<_>>();
-        return if key_text(&parts) == key || key_text(&of_key) == key {
-            Ok(found)
-        } else {
-            Err(format!("{} is not its key", columns.join(", ")))
-        };
+        return if key_text(&parts) == key { Ok(found) } else { Err(format!("{} is not its key", columns.join(", "))) };
     }
     let texts = match columns {
         [_] => vec![key.to_owned()],
@@ -292,12 +291,15 @@ fn named_key(row: &Document, key: &str, columns: &[String]) -> Result<Vec<Field>
     fields.collect()
 }
 
-/// A value as PostgreSQL writes it in a key, where that is not its text in JSON.
-fn key_content<'a>(value: &RawValue, text: &'a str) -> &'a str {
+/// How a value stands in a key.
+type Content = fn(&RawValue) -> String;
+
+/// A value as text as PostgreSQL writes it.
+fn postgresql_content(value: &RawValue) -> String {
     match value.get() {
-        "true" => "t",
-        "false" => "f",
-        _ => text,
+        "true" => "t".to_owned(),
+        "false" => "f".to_owned(),
+        _ => content(value),
     }
 }
 
